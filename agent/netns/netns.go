@@ -5,6 +5,7 @@
 package netns
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -68,7 +69,9 @@ func (ns *NS) Path(pid int) string { return fmt.Sprintf("/proc/%d/fd/%d", pid, i
 // Listen listens on a TCP address inside the namespace, without MPTCP.
 func (ns *NS) Listen(network, address string) (l net.Listener, err error) {
 	err = ns.Do(func() error {
-		l, err = net.Listen(network, address)
+		var lc net.ListenConfig
+		lc.SetMultipathTCP(false)
+		l, err = lc.Listen(context.Background(), network, address)
 		return err
 	})
 	return l, err
