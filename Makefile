@@ -1,0 +1,56 @@
+# Two commands do everything: make demo, make test.
+GO      ?= go
+LINT    := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+BINARY  := build/sluice
+
+.DEFAULT_GOAL := help
+.PHONY: help build generate fresh lint test race test-long fuzz demo bench ci clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build/sluice, static
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BINARY) ./cmd/sluice
+
+generate: ## regenerate the BPF objects and their Go bindings (clang from Debian)
+	@deploy/packages.sh generate
+	$(GO) generate ./bpf
+
+fresh: generate ## fail when a generated file or go.mod is not what the sources give
+	$(GO) mod tidy -diff
+	git diff --exit-code -- bpf
+
+lint: ## go vet and golangci-lint
+	$(GO) vet ./...
+	$(LINT) run ./...
+
+test: ## every test; root runs the splice's too, other users run without it and say so
+	@deploy/packages.sh test
+	$(GO) test ./...
+
+race: ## every test under the race detector
+	@deploy/packages.sh test
+	$(GO) test -race ./...
+
+test-long: ## the reliability figures in full size (10,000 connections, 100,000 tries, 1,000 rotations)
+	@deploy/packages.sh test
+	SLUICE_LONG=1 $(GO) test -count=1 -timeout 60m ./agent/... ./terminator/... ./cmd/...
+
+fuzz: ## each fuzz target for FUZZTIME (default 1m)
+	@for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+	    $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),1m) $$p || exit 1; \
+	  done; done
+
+demo: build ## the tour: curl and redis-cli through a gateway, into another network namespace
+	@deploy/packages.sh demo
+	@deploy/demo/run.sh
+
+bench: build ## CPU per GB and per round trip against HAProxy and nginx
+	@deploy/packages.sh bench
+	$(GO) run ./bench
+
+ci: lint fresh test race ## what must hold before a change lands
+
+clean: ## remove what was built
+	rm -rf build

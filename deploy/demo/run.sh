@@ -1,0 +1,153 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The tour of Sluice on one machine: a certificate, an HTTP echo and a redis in
+# a network namespace of their own, the gateway in another, and real clients.
+# As root everything runs; without root the namespaces and the splice are left
+# out, and it says so. Nothing stays behind.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+root=$PWD
+dir=$(mktemp -d "${TMPDIR:-/tmp}/sluice-demo.XXXXXX")
+pids=()
+gateway_ns=sluice-demo-gw backend_ns=sluice-demo-be
+
+clean_up() {
+	set +e
+	for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null; done
+	for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null; done
+	if [ "$privileged" = yes ]; then
+		ip netns del $gateway_ns 2>/dev/null
+		ip netns del $backend_ns 2>/dev/null
+	fi
+	rm -rf "$dir"
+}
+
+say()  { printf '\n\033[1m%s\033[0m\n' "$*"; }
+show() { printf '$ %s\n' "$*"; "$@"; }
+fail() { printf 'demo: %s\n' "$*" >&2; exit 1; }
+# wait_for runs a command until it succeeds, for 10 seconds at most.
+wait_for() {
+	local what=$1; shift
+	for _ in $(seq 200); do "$@" >/dev/null 2>&1 && return; sleep 0.05; done
+	tail -n 20 "$dir/gateway.log" >&2
+	fail "$what did not happen within 10 seconds"
+}
+
+if [ "$(id -u)" = 0 ]; then
+	privileged=yes http=80 https=443 address=10.231.43.1 backend=10.231.43.2 redis_port=6379 echo_port=3000
+	in_gateway="ip netns exec $gateway_ns" in_backend="ip netns exec $backend_ns"
+else
+	privileged=no http=8080 https=8443 address=127.0.0.1 backend=127.0.0.1 redis_port=16379 echo_port=13000
+	in_gateway="" in_backend=""
+fi
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+
+if [ "$privileged" = yes ]; then
+	say "Two hosts: the gateway and the backends, each a network namespace"
+	ip netns del $gateway_ns 2>/dev/null || true
+	ip netns del $backend_ns 2>/dev/null || true
+	show ip netns add $gateway_ns
+	show ip netns add $backend_ns
+	show ip link add veth0 netns $gateway_ns type veth peer name veth0 netns $backend_ns
+	for ns in "$gateway_ns $address" "$backend_ns $backend"; do
+		set -- $ns
+		ip -n "$1" addr add "$2/24" dev veth0
+		ip -n "$1" link set veth0 up
+		ip -n "$1" link set lo up
+	done
+else
+	say "Not root: no namespaces and no splice; the gateway runs in relay mode"
+fi
+
+say "The backends: an HTTP echo and a redis"
+go build -o "$dir/echo" ./deploy/demo/echo
+POD_NAME=backend-ssl-offload-0 NAMESPACE=default $in_backend "$dir/echo" -listen "$backend:$echo_port" &
+pids+=($!)
+$in_backend redis-server --bind "$backend" --port $redis_port --save '' --dir "$dir" --protected-mode no >"$dir/redis.log" 2>&1 &
+pids+=($!)
+
+say "A root certificate, and one for www.example.com (RSA, version 1, serial 0, no SAN)"
+cd "$dir"
+show openssl req -x509 -sha256 -nodes -days 365 -newkey rsa:2048 -subj '/O=example Inc./CN=example.com' -keyout example.com.key -out example.com.crt 2>/dev/null
+show openssl req -out www.example.com.csr -newkey rsa:2048 -nodes -keyout www.example.com.key -subj "/CN=www.example.com/O=example organization" 2>/dev/null
+show openssl x509 -req -days 365 -CA example.com.crt -CAkey example.com.key -set_serial 0 -in www.example.com.csr -out www.example.com.crt 2>/dev/null
+say "One for redis.example.com, ECDSA as one would choose today"
+openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout redis.key -out redis.csr -subj /CN=redis.example.com 2>/dev/null
+openssl x509 -req -days 365 -CA example.com.crt -CAkey example.com.key -CAcreateserial -in redis.csr -out redis.crt \
+	-extfile <(echo subjectAltName=DNS:redis.example.com) 2>/dev/null
+
+say "A folder of the YAML that kubectl apply takes"
+mkdir conf
+sed -e "s/@ADDRESS@/$address/; s/@BACKEND@/$backend/; s/@HTTP@/$http/; s/@HTTPS@/$https/; s/@ECHO@/$echo_port/; s/@REDIS@/$redis_port/" \
+	"$root/deploy/demo/objects.yaml" >conf/objects.yaml
+cp "$root/deploy/demo/httproute.yaml" conf/
+secret() { # NAME CERT KEY, as kubectl create secret tls does
+	printf 'apiVersion: v1\nkind: Secret\nmetadata:\n  name: %s\ntype: kubernetes.io/tls\ndata:\n  tls.crt: %s\n  tls.key: %s\n' \
+		"$1" "$(base64 -w0 <"$2")" "$(base64 -w0 <"$3")"
+}
+secret example-cert www.example.com.crt www.example.com.key >conf/example-cert.yaml
+secret redis-cert redis.crt redis.key >conf/redis-cert.yaml
+show ls conf
+
+say "The gateway"
+echo "\$ sluice run -admin $dir/admin.sock -access-log $dir/access.log conf"
+$in_gateway "$root/build/sluice" run -admin "$dir/admin.sock" -metrics 127.0.0.1:9464 -pin-dir /sys/fs/bpf/sluice-demo \
+	-access-log "$dir/access.log" conf >gateway.log 2>&1 &
+gateway=$!
+pids+=("$gateway")
+sluice() { "$root/build/sluice" "$1" -admin "$dir/admin.sock" "${@:2}"; }
+wait_for "sluice status" sluice status
+cat gateway.log
+
+say "curl, through the HTTPRoute"
+get() { $in_gateway curl -sS "$@" -HHost:www.example.com --resolve "www.example.com:$https:$address" --cacert example.com.crt "https://www.example.com:$https/get"; }
+verify() { # PATTERN in the output of curl -v
+	get -v >curl.out 2>&1 || { cat curl.out; fail "curl failed"; }
+	for pattern in "$@"; do grep -q "$pattern" curl.out || { cat curl.out; fail "curl does not show: $pattern"; }; done
+	grep -E '^\* (ALPN|SSL conn| SSL cert| subject)|^< HTTP|"(path|proto|pod)"|X-[FRE]' curl.out
+}
+echo "\$ curl -v -HHost:www.example.com --resolve www.example.com:$https:$address --cacert example.com.crt https://www.example.com:$https/get"
+verify 'SSL certificate verify ok' '^< HTTP/2 200' 'X-Forwarded-Proto' 'backend-ssl-offload'
+
+say "Delete the HTTPRoute: the TCPRoute of the same listener carries the decrypted bytes"
+show rm conf/httproute.yaml
+route_gone() { ! sluice status | grep -q HTTPRoute; }
+wait_for "the removal of the HTTPRoute" route_gone
+: >access.log.seen; wc -l <access.log >access.log.seen
+verify 'SSL certificate verify ok' '^< HTTP/1.1 200' 'backend-ssl-offload'
+! grep -q 'X-Forwarded-Proto' curl.out || fail "the TCPRoute changed the request"
+
+say "redis behind a TLSRoute, on the same port by its SNI name"
+redis() { $in_gateway redis-cli -h "$address" -p "$https" --tls --sni redis.example.com --cacert example.com.crt "$@"; }
+echo "\$ redis-cli -h $address -p $https --tls --sni redis.example.com --cacert example.com.crt ..."
+[ "$(redis set greeting 'through the gateway')" = OK ] || fail "redis-cli set"
+redis get greeting | tee redis.out
+grep -q 'through the gateway' redis.out || fail "redis-cli get"
+# Enough round trips for both directions to earn the redirect.
+for i in $(seq 50); do echo "set key:$i $i"; done | redis >/dev/null
+
+say "The access log"
+logged() { [ "$(jq -r 'select(.sni=="redis.example.com") | .sni' access.log | wc -l)" -ge 3 ]; }
+wait_for "the access log" logged
+jq -c '{client, sni, route, endpoint, path, reason, end}' access.log
+
+if [ "$privileged" = yes ] && ! grep -q 'relay mode' gateway.log; then
+	jq -e 'select(.route=="TCPRoute/default/backend-ssl-offload" and .path=="spliced")' access.log >/dev/null ||
+		fail "the connection of the TCPRoute was not spliced"
+	jq -e 'select(.sni=="redis.example.com" and .path=="spliced")' access.log >/dev/null || fail "redis was not spliced"
+	say "What the kernel saw"
+	for map in /sys/fs/bpf/sluice-demo/*/sl_endpoints /sys/fs/bpf/sluice-demo/*/sl_outcomes; do
+		[ -e "$map" ] && show bpftool map dump pinned "$map"
+	done
+fi
+
+say "One screen of status, with what is worth knowing"
+show sluice status || true
+
+say "SIGTERM: the gateway drains and ends"
+kill -TERM "$gateway"
+wait "$gateway" || fail "the gateway ended with an error"
+tail -n 3 gateway.log
+say "Done: curl verified the certificate, redis answered, the bytes were the right ones."

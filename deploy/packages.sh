@@ -1,0 +1,35 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Installs the Debian packages that a task needs and that are missing.
+# usage: deploy/packages.sh demo|test|generate|bench
+set -eu
+
+case "${1:-}" in
+demo)     want="curl openssl redis-server redis-tools iproute2 bpftool jq" ;;
+test)     want="curl openssl gnutls-bin redis-server redis-tools iproute2 bpftool util-linux libcap2-bin" ;;
+generate) want="clang llvm" ;;
+bench)    want="haproxy nginx libnginx-mod-stream iproute2" ;;
+*)        echo "usage: $0 demo|test|generate|bench" >&2; exit 2 ;;
+esac
+
+missing=""
+for p in $want; do
+	dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"
+done
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" != 0 ]; then
+	echo "missing Debian packages:$missing (as root: apt-get install$missing)" >&2
+	exit 0
+fi
+# A server package must not start its server: the tests run their own.
+policy=/usr/sbin/policy-rc.d
+made=""
+if [ ! -e "$policy" ]; then
+	printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" && made=1
+fi
+trap '[ -z "$made" ] || rm -f "$policy"' EXIT
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# shellcheck disable=SC2086
+apt-get install -y -qq --no-install-recommends $missing >/dev/null
