@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httproute
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/sluice-gateway/sluice/agent/config"
+)
+
+// flushInterval bounds how long bytes of a response of known length wait for
+// more. Responses of unknown length are passed on at once.
+const flushInterval = 50 * time.Millisecond
+
+// errTimeout ends an exchange that took longer than its rule allows.
+var errTimeout = errors.New("timeout of the route")
+
+// exchange is one request on its way to a backend.
+type exchange struct {
+	h      *Handler
+	rule   *config.HTTPRule
+	ref    *config.HTTPBackendRef
+	target url.URL // of the client, normalized
+
+	in    *http.Request // as it came
+	out   *response
+	body  *clientBody
+	pool  *pool
+	timer *time.Timer
+
+	mu              sync.Mutex
+	done, unblocked bool
+}
+
+// forward sends a request to its backend and the response to the client.
+func (h *Handler) forward(w http.ResponseWriter, r *http.Request, x *exchange) {
+	if x.pool = h.acquire(x.ref.Backend); x.pool == nil {
+		http.Error(w, "shutting down", http.StatusServiceUnavailable)
+		return
+	}
+	defer h.release(x.pool)
+	x.h, x.in, x.out = h, r, &response{ResponseWriter: w}
+	x.body = &clientBody{ReadCloser: r.Body}
+
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	if d := timeout(x.rule); d > 0 {
+		x.timer = time.AfterFunc(d, func() { cancel(errTimeout); x.unblock() })
+		defer x.timer.Stop()
+	}
+	if r.ProtoMajor == 1 {
+		defer x.abortBroken()
+		// net/http would read the rest of the request before it sends the
+		// response, and so take it from the backend.
+		_ = http.NewResponseController(w).EnableFullDuplex()
+	}
+
+	out := r.WithContext(ctx)
+	out.Body = x.body
+	if up := r.Header.Get("Upgrade"); up != "" && !strings.EqualFold(up, "websocket") {
+		out.Header = r.Header.Clone()
+		out.Header.Del("Upgrade")
+	}
+	proxy := httputil.ReverseProxy{
+		Rewrite:        x.rewrite,
+		ModifyResponse: x.modifyResponse,
+		ErrorHandler:   x.fail,
+		Transport:      x.pool.transport,
+		FlushInterval:  flushInterval,
+		BufferPool:     buffers{},
+		ErrorLog:       slog.NewLogLogger(h.Log.Handler(), slog.LevelDebug),
+	}
+	proxy.ServeHTTP(x.out, out)
+	x.finish()
+}
+
+// timeout is the time that an exchange may take: with one try per request, the
+// shorter of the two limits.
+func timeout(rule *config.HTTPRule) time.Duration {
+	if rule.RequestTimeout > 0 && rule.BackendTimeout > 0 {
+		return min(rule.RequestTimeout, rule.BackendTimeout)
+	}
+	return max(rule.RequestTimeout, rule.BackendTimeout)
+}
+
+// rewrite makes the request for the backend.
+func (x *exchange) rewrite(p *httputil.ProxyRequest) {
+	out := p.Out
+	out.URL.Path, out.URL.RawPath = x.target.Path, x.target.RawPath
+	out.URL.RawQuery = x.target.RawQuery
+	out.URL.Scheme, out.URL.User = "http", nil
+	// The connection comes from the pool; this name goes to the backend only
+	// if the client gave none.
+	out.URL.Host = x.ref.Backend[strings.LastIndexByte(x.ref.Backend, '/')+1:]
+	// Trailers arrive in the client's map, after the body.
+	out.Trailer = p.In.Trailer
+
+	client := x.in.RemoteAddr
+	if ap, err := netip.ParseAddrPort(client); err == nil {
+		client = ap.Addr().Unmap().WithZone("").String()
+	}
+	via := slices.Concat(x.in.Header["X-Forwarded-For"], []string{client})
+	out.Header.Set("X-Forwarded-For", strings.Join(via, ", "))
+	out.Header.Set("X-Forwarded-Proto", scheme(x.in))
+	out.Header.Set("X-Envoy-External-Address", client)
+	out.Header.Set("X-Request-Id", uuid.NewString())
+	out.Header.Del("X-Envoy-Internal")
+
+	if rw := x.rule.URLRewrite; rw != nil {
+		if rw.Hostname != "" {
+			out.Host = rw.Hostname
+		}
+		changePath(out.URL, &x.rule.Match, rw.Path)
+	}
+	change(out.Header, x.rule.RequestHeaders)
+	change(out.Header, x.ref.RequestHeaders)
+	if host := out.Header.Get("Host"); host != "" {
+		out.Host = host
+	}
+}
+
+func (x *exchange) modifyResponse(res *http.Response) error {
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		// From here on it is a tunnel, and idle timeouts bound it.
+		if x.timer != nil && !x.timer.Stop() {
+			return errTimeout
+		}
+		if body, ok := res.Body.(io.ReadWriteCloser); ok {
+			res.Body = &tunnel{body, x.abort}
+		}
+	}
+	change(res.Header, x.ref.ResponseHeaders)
+	change(res.Header, x.rule.ResponseHeaders)
+	return nil
+}
+
+// fail answers a request that got no response from its backend.
+func (x *exchange) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if x.in.Context().Err() != nil {
+		panic(http.ErrAbortHandler) // the client is gone
+	}
+	var code int
+	var netErr net.Error
+	switch {
+	case errors.Is(context.Cause(r.Context()), errTimeout):
+		code = http.StatusGatewayTimeout
+	case x.body.failed.Load():
+		http.Error(w, "the body of the request broke off", http.StatusBadRequest)
+		return
+	case errors.Is(err, ErrNoEndpoint):
+		code = http.StatusServiceUnavailable
+	case errors.As(err, &netErr) && netErr.Timeout():
+		code = http.StatusGatewayTimeout
+	default:
+		code = http.StatusBadGateway
+	}
+	if x.h.mayWarn(x.pool) {
+		x.h.Log.Warn("backend gave no response", "route", x.rule.Route, "backend", x.ref.Backend, "status", code, "error", err)
+	}
+	http.Error(w, http.StatusText(code), code)
+}
+
+// abortBroken is deferred: it sees a response that broke off as the panic by
+// which ReverseProxy tells net/http.
+func (x *exchange) abortBroken() {
+	if v := recover(); v != nil {
+		x.abort()
+		panic(v)
+	}
+}
+
+func (x *exchange) abort() {
+	if x.h.Abort != nil {
+		x.h.Abort(x.in)
+	}
+}
+
+// unblock frees a timed-out exchange from a client that neither sends nor
+// reads.
+func (x *exchange) unblock() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.done {
+		return // the connection serves another request by now
+	}
+	past := time.Unix(1, 0)
+	control := http.NewResponseController(x.out.ResponseWriter)
+	if x.out.sent.Load() {
+		x.unblocked = true
+		_ = control.SetWriteDeadline(past)
+	}
+	if x.in.ContentLength != 0 && !x.body.ended.Load() {
+		_ = control.SetReadDeadline(past)
+	}
+}
+
+// finish is called when the response is complete. If that was just before
+// unblock, the next response on the connection must not suffer; net/http
+// itself sets anew the deadline for reading.
+func (x *exchange) finish() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.done = true
+	if x.unblocked {
+		_ = http.NewResponseController(x.out.ResponseWriter).SetWriteDeadline(time.Time{})
+	}
+}
+
+// clientBody is the body of a request; it remembers how reading it ended.
+type clientBody struct {
+	io.ReadCloser
+	ended, failed atomic.Bool
+}
+
+func (b *clientBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.ended.Store(true)
+		b.failed.Store(err != io.EOF)
+	}
+	return n, err
+}
+
+// buffers is where ReverseProxy takes its copy buffers from.
+type buffers struct{}
+
+var bufferPool = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+func (buffers) Get() []byte  { return bufferPool.Get().(*[32 << 10]byte)[:] }
+func (buffers) Put(b []byte) { bufferPool.Put((*[32 << 10]byte)(b)) }

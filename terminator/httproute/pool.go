@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httproute
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"time"
+)
+
+// Bounds of the connections that wait for a next request. Most servers keep
+// idle connections for longer than idleTimeout, so it is seldom they who
+// close one just as a request sets out on it.
+const (
+	maxIdlePerBackend = 64
+	idleTimeout       = 30 * time.Second
+)
+
+// continueTimeout is how long a backend may take to answer Expect:
+// 100-continue before the body is sent anyway, as curl does it.
+const continueTimeout = time.Second
+
+// pingAfter is the silence after which an HTTP/2 backend that has requests is
+// asked whether it is still there, and how long it may take to answer.
+const pingAfter = 15 * time.Second
+
+// maxResponseHeader bounds what is buffered of a backend's response, in bytes.
+const maxResponseHeader = 1 << 20
+
+// pool holds the connections to one backend, of one protocol. Handler.mu
+// guards it.
+type pool struct {
+	transport *http.Transport
+	protocol  string
+	users     int // requests in flight
+	retired   bool
+	warned    time.Time
+}
+
+// acquire returns the pool of a backend for one request, nil after Close.
+func (h *Handler) acquire(backend string) *pool {
+	protocol := h.Protocol(backend)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil
+	}
+	p := h.pools[backend]
+	if p != nil && p.protocol != protocol {
+		h.retire(backend, p)
+		p = nil
+	}
+	if p == nil {
+		p = &pool{transport: h.transport(backend, protocol), protocol: protocol}
+		h.pools[backend] = p
+	}
+	p.users++
+	return p
+}
+
+// release ends the use of a pool by one request. The last one closes what a
+// retired pool still held.
+func (h *Handler) release(p *pool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if p.users--; p.retired && p.users == 0 {
+		p.transport.CloseIdleConnections()
+	}
+}
+
+// retire takes a pool out of use. h.mu is held.
+func (h *Handler) retire(backend string, p *pool) {
+	delete(h.pools, backend)
+	p.retired = true
+	p.transport.CloseIdleConnections()
+}
+
+func (h *Handler) transport(backend, protocol string) *http.Transport {
+	t := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return h.Dial(ctx, backend)
+		},
+		DisableCompression:     true, // pass bodies on as they are
+		MaxIdleConns:           maxIdlePerBackend,
+		MaxIdleConnsPerHost:    maxIdlePerBackend,
+		IdleConnTimeout:        idleTimeout,
+		ExpectContinueTimeout:  continueTimeout,
+		MaxResponseHeaderBytes: maxResponseHeader,
+		Protocols:              new(http.Protocols),
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingAfter},
+	}
+	if protocol == "h2c" {
+		t.Protocols.SetUnencryptedHTTP2(true)
+	} else {
+		t.Protocols.SetHTTP1(true)
+	}
+	return t
+}
+
+// mayWarn tells whether it is time for another warning about a backend: one a
+// second is enough.
+func (h *Handler) mayWarn(p *pool) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if time.Since(p.warned) < time.Second {
+		return false
+	}
+	p.warned = time.Now()
+	return true
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httproute
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+)
+
+// response passes a backend's response on as it is.
+type response struct {
+	http.ResponseWriter
+	sent atomic.Bool // the final header
+}
+
+// Unwrap serves http.ResponseController.
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *response) WriteHeader(code int) {
+	if code >= 200 {
+		// net/http would guess a type that the backend did not give.
+		if h := w.Header(); h["Content-Type"] == nil {
+			h["Content-Type"] = nil
+		}
+		w.sent.Store(true)
+	}
+	w.ResponseWriter.WriteHeader(code)
+}
+
+// Hijack returns a connection that reads what net/http had read ahead, which
+// ReverseProxy would drop.
+func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	if ahead, _ := rw.Reader.Peek(rw.Reader.Buffered()); len(ahead) > 0 {
+		conn = &readAhead{conn, bytes.NewReader(bytes.Clone(ahead))}
+	}
+	return conn, rw, nil
+}
+
+// readAhead is a connection of which some bytes were read already.
+type readAhead struct {
+	net.Conn
+	ahead *bytes.Reader
+}
+
+func (c *readAhead) Read(p []byte) (int, error) {
+	if c.ahead.Len() > 0 {
+		return c.ahead.Read(p)
+	}
+	return c.Conn.Read(p)
+}
+
+func (c *readAhead) CloseWrite() error { return closeWrite(c.Conn) }
+
+// tunnel is the backend's end of an upgraded connection. A break of it is told
+// before the client's end is closed, so that it does not look like an end.
+type tunnel struct {
+	io.ReadWriteCloser
+	broke func()
+}
+
+func (t *tunnel) Read(p []byte) (int, error) {
+	n, err := t.ReadWriteCloser.Read(p)
+	if err != nil && err != io.EOF && !errors.Is(err, net.ErrClosed) {
+		t.broke()
+	}
+	return n, err
+}
+
+func (t *tunnel) CloseWrite() error { return closeWrite(t.ReadWriteCloser) }
+
+func closeWrite(c any) error {
+	if cw, ok := c.(interface{ CloseWrite() error }); ok {
+		return cw.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
