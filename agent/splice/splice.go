@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package splice
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-gateway/sluice/bpf"
+)
+
+const (
+	// DefaultMark is the SO_MARK of backend legs. Its bits are outside of the
+	// masks that kube-proxy (0xc000), Cilium (0xffff0f00), Calico (0xffff0000)
+	// and the AWS CNI (0x80) use, and it never leaves the node.
+	DefaultMark = 0x2051
+
+	// Limit is how many bytes lie redirected and unread at most, for each
+	// direction of a connection.
+	Limit = 1 << 20
+
+	// earn is how many reads a reader does by recvmsg(2) before bytes are
+	// redirected to it. Programs that receive a header and splice(2) the rest
+	// are past the header by then.
+	earn = 4
+
+	defaultMaxConnections = 65536
+)
+
+// Options for Open. The zero value is what an agent uses.
+type Options struct {
+	// Cgroup is the cgroup2 directory whose sockets are joined. Backends
+	// outside of it are reached by TCP. Empty: the root of cgroup2.
+	Cgroup string
+
+	// PinDir is where the maps are pinned for bpftool, on a bpffs. Empty:
+	// DefaultPinDir. Not being able to pin is reported and does no harm.
+	PinDir string
+
+	// Mark is the SO_MARK of the agent's backend legs. Zero: DefaultMark.
+	Mark uint32
+
+	// MaxConnections is how many connections are in the maps at most; more are
+	// ordinary TCP. Zero: 65,536.
+	MaxConnections int
+
+	// Log gets resets of connections and what is out of the ordinary. Nil:
+	// slog.Default().
+	Log *slog.Logger
+}
+
+// Splicer is the loaded and attached kernel half. Its methods may be called
+// from any goroutine.
+type Splicer struct {
+	objs   bpf.SpliceObjects
+	links  []link.Link // cilium/ebpf detaches a link that is garbage collected
+	mark   uint32
+	log    *slog.Logger
+	labels []string // outcome labels by enum value
+	config bpf.SpliceSlSettings
+
+	mu     sync.Mutex
+	closed bool
+	conns  map[*Conn]struct{}
+}
+
+// Open loads, attaches and proves the kernel half. Without it, it returns an
+// error wrapping an *Unavailable whose Reason is a stable label. The caller
+// closes the Splicer.
+func Open(opts Options) (*Splicer, error) {
+	if opts.Mark == 0 {
+		opts.Mark = DefaultMark
+	}
+	if opts.MaxConnections == 0 {
+		opts.MaxConnections = defaultMaxConnections
+	}
+	if opts.Log == nil {
+		opts.Log = slog.Default()
+	}
+	if opts.Cgroup == "" {
+		root, err := cgroupRoot()
+		if err != nil {
+			return nil, err
+		}
+		opts.Cgroup = root
+	}
+	s := &Splicer{mark: opts.Mark, log: opts.Log, conns: map[*Conn]struct{}{}}
+	if err := s.load(opts.MaxConnections); err != nil {
+		return nil, err
+	}
+	if err := s.attach(opts.Cgroup); err != nil {
+		s.release()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Splicer) load(maxConnections int) error {
+	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
+		return unavailable(ReasonBTF, "kernel type information: %w (it needs CONFIG_DEBUG_INFO_BTF)", err)
+	}
+	spec, err := bpf.LoadSplice()
+	if err != nil {
+		return unavailable(ReasonKernel, "read embedded programs: %w", err)
+	}
+	if s.labels, err = outcomeLabels(spec); err != nil {
+		return unavailable(ReasonKernel, "read embedded programs: %w", err)
+	}
+	for _, name := range []string{bpf.SpliceMapSlFlows, bpf.SpliceMapSlAnnounced, bpf.SpliceMapSlEndpoints} {
+		spec.Maps[name].MaxEntries = uint32(maxConnections)
+	}
+	spec.Maps[bpf.SpliceMapSlSocks].MaxEntries = 2 * uint32(maxConnections)
+
+	if err := spec.LoadAndAssign(&s.objs, nil); err != nil {
+		var verifier *ebpf.VerifierError
+		switch {
+		case errors.As(err, &verifier):
+			return unavailable(ReasonVerifier, "load programs: %w", err)
+		case errors.Is(err, unix.EPERM):
+			return unavailable(ReasonCapability, "load programs: %w (it needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN)", err)
+		default:
+			return unavailable(ReasonKernel, "load programs: %w (it needs Linux 6.3 or newer)", err)
+		}
+	}
+	owner, err := s.objs.SlWhoami.Run(&ebpf.RunOptions{})
+	if err != nil {
+		s.objs.Close()
+		return unavailable(ReasonKernel, "ask for the process id: %w", err)
+	}
+	s.config = bpf.SpliceSlSettings{
+		Mark: s.mark, Owner: owner, Limit: Limit, Earn: earn,
+		SysSplice: unix.SYS_SPLICE, SysSpliceCompat: spliceCompat,
+	}
+	return s.configure()
+}
+
+func (s *Splicer) configure() error {
+	if err := s.objs.SlConfig.Put(uint32(0), &s.config); err != nil {
+		return fmt.Errorf("write map sl_config: %w", err)
+	}
+	return nil
+}
+
+// attach brings the programs to work: first those that keep the books, last
+// the one that lets sockets in.
+func (s *Splicer) attach(cgroup string) error {
+	err := link.RawAttachProgram(link.RawAttachProgramOptions{
+		Target: s.objs.SlSocks.FD(), Program: s.objs.SlMsg, Attach: ebpf.AttachSkMsgVerdict,
+	})
+	if err != nil {
+		return unavailable(ReasonKernel, "attach sl_msg: %w", err)
+	}
+	for name, prog := range map[string]*ebpf.Program{"sl_recv": s.objs.SlRecv, "sl_adjust": s.objs.SlAdjust} {
+		l, err := link.AttachTracing(link.TracingOptions{Program: prog, AttachType: ebpf.AttachTraceRawTp})
+		if err != nil {
+			return unavailable(ReasonKernel, "attach %s: %w", name, err)
+		}
+		s.links = append(s.links, l)
+	}
+	l, err := link.AttachCgroup(link.CgroupOptions{Path: cgroup, Attach: ebpf.AttachCGroupSockOps, Program: s.objs.SlSockops})
+	if err != nil {
+		return unavailable(ReasonCgroup, "attach sl_sockops to %s: %w", cgroup, err)
+	}
+	s.links = append(s.links, l)
+	return nil
+}
+
+// Close takes in no more connections and redirects no more bytes. Connections
+// that are alive lose nothing: what was redirected is still read, the rest goes
+// by TCP, and the programs stay until the last of them is closed.
+func (s *Splicer) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	last := len(s.conns) == 0
+	s.config.Stopped = 1
+	s.mu.Unlock()
+
+	err := s.configure()
+	if last {
+		s.release()
+	}
+	return err
+}
+
+// release detaches and unloads. Sockets that are still members keep what they
+// need of it alive in the kernel.
+func (s *Splicer) release() {
+	for _, l := range s.links {
+		if err := l.Close(); err != nil {
+			s.log.Warn("detach splice program", "err", err)
+		}
+	}
+	if err := s.objs.Close(); err != nil {
+		s.log.Warn("unload splice programs", "err", err)
+	}
+}
+
+func (s *Splicer) add(c *Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns[c] = struct{}{}
+}
+
+func (s *Splicer) remove(c *Conn) {
+	s.mu.Lock()
+	_, there := s.conns[c]
+	delete(s.conns, c)
+	last := there && s.closed && len(s.conns) == 0
+	s.mu.Unlock()
+	if last {
+		s.release()
+	}
+}

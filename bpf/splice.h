@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The data that the kernel half keeps: what people see in `bpftool map dump`
+ * and what Go sees in the generated bindings. Everything is in host byte order
+ * unless a comment says otherwise; addresses are 16 bytes in network byte
+ * order, an IPv4 address as ::ffff:a.b.c.d, so that the two ends of a
+ * connection into a dual-stack listener agree about it.
+ */
+#ifndef SL_SPLICE_H
+#define SL_SPLICE_H
+
+#include "kernel.h"
+
+/*
+ * What became of a connection. One list makes the enum, the counters and the
+ * labels of the metric, so that they cannot disagree.
+ *
+ * spliced           at least one byte went past TCP
+ * endpoint_unknown  the agent has no such endpoint: not a backend leg
+ * policy_off        the route's policy says no
+ * peer_elsewhere    the last connections to this endpoint found no peer on this
+ *                   node: it lives on another one, or behind NAT
+ * peer_not_joined   the peer's end did not show up in this kernel: another
+ *                   node, NAT in between, or outside our cgroup
+ * mptcp             one end is a Multipath TCP subflow
+ * foreign_owner     another program's sockmap owns one end (EBUSY)
+ * map_full          more connections than the maps hold
+ * not_supported     the kernel refuses to insert this kind of socket
+ * zerocopy          the peer sends with MSG_ZEROCOPY, whose completions a
+ *                   sockmap member never gets
+ * reader_unproven   ended before its readers had earned the splice
+ * reader_splices    the peer reads by splice(2), which does not see spliced bytes
+ * reader_waits      the peer reads with MSG_WAITALL or SO_RCVLOWAT, which
+ *                   spliced bytes do not honour
+ * reader_ulp        the peer has an upper layer protocol (kernel TLS) on top
+ * tcp_busy          earned, but TCP's queue was never empty at a write
+ */
+#define SL_OUTCOMES(X)      \
+	X(spliced)          \
+	X(endpoint_unknown) \
+	X(policy_off)       \
+	X(peer_elsewhere)   \
+	X(peer_not_joined)  \
+	X(mptcp)            \
+	X(foreign_owner)    \
+	X(map_full)         \
+	X(not_supported)    \
+	X(zerocopy)         \
+	X(reader_unproven)  \
+	X(reader_splices)   \
+	X(reader_waits)     \
+	X(reader_ulp)       \
+	X(tcp_busy)
+
+enum sl_outcome {
+	sl_undecided,
+#define X(name) sl_##name,
+	SL_OUTCOMES(X)
+#undef X
+};
+
+/* Connections by what became of them, each counted once. */
+struct sl_counts {
+#define X(name) __u64 name;
+	SL_OUTCOMES(X)
+#undef X
+};
+
+/* What is known of how one end reads. Only sl_by_recv is ever redirected to. */
+enum sl_reader {
+	sl_unproven,
+	sl_by_recv, /* earned: every byte so far came out of recvmsg(2) */
+	sl_by_splice,
+	sl_by_waiting, /* MSG_WAITALL or SO_RCVLOWAT */
+	sl_by_ulp,
+};
+
+enum sl_policy {
+	sl_auto, /* splice, and heed what was learned of the endpoint */
+	sl_on, /* splice, and try every connection afresh */
+	sl_off,
+};
+
+struct sl_settings {
+	__u32 mark; /* SO_MARK of the agent's backend legs */
+	__u32 owner; /* process id of the agent as the kernel's first namespace counts */
+	__u32 limit; /* bytes redirected and unread, a direction */
+	__u32 earn; /* reads by recvmsg until a reader has earned the splice */
+	__u32 stopped; /* 1: no new connection joins, no more bytes are redirected */
+	__u32 sys_splice; /* number of splice(2) on this machine */
+	__u32 sys_splice_compat; /* and for its 32-bit programs; 0: none */
+};
+
+struct sl_endpoint_key {
+	__u8 ip[16]; /* network byte order */
+	__u16 port;
+	__u16 zero;
+};
+
+struct sl_endpoint {
+	char endpoint[48]; /* address:port as people write it */
+	char route[64];
+	enum sl_policy policy;
+	enum sl_reader reader; /* sl_by_splice once a connection of it was seen splicing */
+	__u32 unjoined; /* connections in a row whose peer did not show up */
+	__u32 skipped; /* connections not tried because of that */
+};
+
+/*
+ * A connection as both of its ends see it: the addresses, and both initial
+ * sequence numbers. Those are 64 bits that the two kernels' sockets have
+ * chosen at random and that no third socket knows, in any namespace; so nobody
+ * can prepare or imitate an identity, not even with the same addresses.
+ */
+struct sl_ident {
+	__u32 agent_ip[4]; /* network byte order */
+	__u32 backend_ip[4]; /* network byte order */
+	__u16 agent_port;
+	__u16 backend_port;
+	__u32 agent_seq; /* the agent's first byte */
+	__u32 backend_seq; /* the backend's first byte */
+};
+
+/* One end's share of a flow. Only this end writes it, the other one reads it. */
+struct sl_half {
+	__u64 sent; /* bytes given to sendmsg(2); ahead of it by a write that did not fit */
+	__u64 spliced; /* of these: redirected past TCP */
+	__u64 received; /* bytes that recvmsg(2) returned */
+	__s64 spliced_read; /* of these: not from TCP, that is, redirected bytes */
+	__u32 copied_seq; /* copied_seq of the socket as last seen */
+	__u32 next_seq; /* write_seq if the last write fitted */
+	__u32 exact_reads;
+	enum sl_reader reader;
+};
+
+/* One connection of the agent to an endpoint. Key: the cookie of the agent's socket. */
+struct sl_flow {
+	struct sl_half agent;
+	/* Far apart, so that two processors do not fight for a cache line. */
+	char endpoint[48];
+	char route[64];
+	__u16 agent_port;
+	__u8 joined; /* 1: the backend's end is here too */
+	__u8 counted; /* 1: has its outcome */
+	__u32 ends; /* who still uses this entry */
+	enum sl_outcome reason;
+	__u32 lost; /* redirected bytes that the backend closed on without reading */
+	__s64 noticed; /* spliced_read when a blind reader was last reported */
+	struct sl_half backend;
+};
+
+enum sl_side { sl_agent, sl_backend };
+
+/* What a socket knows of itself. In its sk_storage, so it lives as long as it does. */
+struct sl_end {
+	__u64 flow; /* 0: not in a flow */
+	__u32 state; /* SL_GONE, and how many readers are at work in the flow */
+	__u32 released; /* 1: no longer uses the flow */
+	enum sl_side side;
+	enum sl_outcome reason;
+	struct sl_ident ident;
+	/* The flow's last figures, for who asks after the connection has ended. */
+	__u64 sent;
+	__u64 received;
+	__u64 spliced_out;
+	__u64 spliced_in;
+	__u32 lost;
+};
+
+/* Redirected bytes since the start. */
+struct sl_byte_counts {
+	__u64 to_backend;
+	__u64 to_agent;
+};
+
+/* A reader went past redirected bytes without seeing them. */
+struct sl_blind {
+	__u64 flow;
+	__s64 spliced_read; /* when it was noticed */
+	__u32 splices; /* 1: inside splice(2) */
+	__u32 zero;
+};
+
+#endif
