@@ -27,7 +27,7 @@ import (
 // more. Responses of unknown length are passed on at once.
 const flushInterval = 50 * time.Millisecond
 
-// errTimeout ends an exchange that took longer than its rule allows.
+// errTimeout is the end of an exchange that took longer than its rule allows.
 var errTimeout = errors.New("timeout of the route")
 
 // exchange is one request on its way to a backend.
@@ -43,8 +43,9 @@ type exchange struct {
 	pool  *pool
 	timer *time.Timer
 
-	mu              sync.Mutex
-	done, unblocked bool
+	mu       sync.Mutex
+	done     bool
+	timedOut bool
 }
 
 // forward sends a request to its backend and the response to the client.
@@ -54,16 +55,17 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, x *exchange) {
 		return
 	}
 	defer h.release(x.pool)
-	x.h, x.in, x.out = h, r, &response{ResponseWriter: w}
-	x.body = &clientBody{ReadCloser: r.Body}
+	x.h, x.in, x.body = h, r, &clientBody{ReadCloser: r.Body}
+	x.body.complete.Store(r.ContentLength == 0)
+	x.out = &response{ResponseWriter: w, body: x.body, http1: r.ProtoMajor == 1}
 
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	if d := timeout(x.rule); d > 0 {
-		x.timer = time.AfterFunc(d, func() { cancel(errTimeout); x.unblock() })
+		x.timer = time.AfterFunc(d, func() { x.expire(); cancel(errTimeout) })
 		defer x.timer.Stop()
 	}
-	if r.ProtoMajor == 1 {
+	if x.out.http1 {
 		defer x.abortBroken()
 		// net/http would read the rest of the request before it sends the
 		// response, and so take it from the backend.
@@ -85,8 +87,8 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, x *exchange) {
 		BufferPool:     buffers{},
 		ErrorLog:       slog.NewLogLogger(h.Log.Handler(), slog.LevelDebug),
 	}
+	defer x.finish()
 	proxy.ServeHTTP(x.out, out)
-	x.finish()
 }
 
 // timeout is the time that an exchange may take: with one try per request, the
@@ -144,21 +146,24 @@ func (x *exchange) modifyResponse(res *http.Response) error {
 			res.Body = &tunnel{body, x.abort}
 		}
 	}
+	if len(res.Trailer) > 0 && x.out.http1 {
+		// HTTP/1 has trailers after chunks only, HTTP/2 also after a length.
+		res.Header.Del("Content-Length")
+	}
 	change(res.Header, x.ref.ResponseHeaders)
 	change(res.Header, x.rule.ResponseHeaders)
 	return nil
 }
 
 // fail answers a request that got no response from its backend.
-func (x *exchange) fail(w http.ResponseWriter, r *http.Request, err error) {
-	if x.in.Context().Err() != nil {
-		panic(http.ErrAbortHandler) // the client is gone
-	}
+func (x *exchange) fail(w http.ResponseWriter, _ *http.Request, err error) {
 	var code int
 	var netErr net.Error
 	switch {
-	case errors.Is(context.Cause(r.Context()), errTimeout):
+	case x.expired():
 		code = http.StatusGatewayTimeout
+	case x.in.Context().Err() != nil:
+		panic(http.ErrAbortHandler) // the client is gone
 	case x.body.failed.Load():
 		http.Error(w, "the body of the request broke off", http.StatusBadRequest)
 		return
@@ -190,48 +195,54 @@ func (x *exchange) abort() {
 	}
 }
 
-// unblock frees a timed-out exchange from a client that neither sends nor
-// reads.
-func (x *exchange) unblock() {
+// expire ends an exchange that took too long, also where it waits for a client
+// that neither sends nor reads. What was sent of a response by then is all
+// that the client gets.
+func (x *exchange) expire() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.done {
-		return // the connection serves another request by now
+		return // the connection may serve another request by now
 	}
-	past := time.Unix(1, 0)
+	x.timedOut = true
 	control := http.NewResponseController(x.out.ResponseWriter)
+	past := time.Unix(1, 0)
 	if x.out.sent.Load() {
-		x.unblocked = true
+		if x.out.http1 {
+			x.abort() // net/http would close by FIN when writing fails
+		}
 		_ = control.SetWriteDeadline(past)
 	}
-	if x.in.ContentLength != 0 && !x.body.ended.Load() {
+	if !x.body.complete.Load() {
 		_ = control.SetReadDeadline(past)
 	}
 }
 
-// finish is called when the response is complete. If that was just before
-// unblock, the next response on the connection must not suffer; net/http
-// itself sets anew the deadline for reading.
+func (x *exchange) expired() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.timedOut
+}
+
+// finish ends the time in which expire may act.
 func (x *exchange) finish() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.done = true
-	if x.unblocked {
-		_ = http.NewResponseController(x.out.ResponseWriter).SetWriteDeadline(time.Time{})
-	}
 }
 
 // clientBody is the body of a request; it remembers how reading it ended.
 type clientBody struct {
 	io.ReadCloser
-	ended, failed atomic.Bool
+	complete, failed atomic.Bool
 }
 
 func (b *clientBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err != nil {
-		b.ended.Store(true)
-		b.failed.Store(err != io.EOF)
+	if err == io.EOF {
+		b.complete.Store(true)
+	} else if err != nil {
+		b.failed.Store(true)
 	}
 	return n, err
 }

@@ -15,7 +15,9 @@ import (
 // response passes a backend's response on as it is.
 type response struct {
 	http.ResponseWriter
-	sent atomic.Bool // the final header
+	body  *clientBody // of the request
+	http1 bool
+	sent  atomic.Bool // the final header
 }
 
 // Unwrap serves http.ResponseController.
@@ -24,8 +26,14 @@ func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func (w *response) WriteHeader(code int) {
 	if code >= 200 {
 		// net/http would guess a type that the backend did not give.
-		if h := w.Header(); h["Content-Type"] == nil {
+		h := w.Header()
+		if h["Content-Type"] == nil {
 			h["Content-Type"] = nil
+		}
+		if w.http1 && !w.body.complete.Load() {
+			// What is left of this request must not be read as the next one,
+			// and with full duplex net/http does not see to that.
+			h.Set("Connection", "close")
 		}
 		w.sent.Store(true)
 	}

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httproute
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/sluice-gateway/sluice/agent/config"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// state is what the gateway of a test serves; tests swap it.
+type state struct {
+	hosts     []config.HTTPHost
+	endpoints map[string]string // backend: address
+	protocol  map[string]string
+}
+
+type connKey struct{}
+
+// gateway is a handler behind real servers, one plain and one with TLS and
+// HTTP/2, with a client for each.
+type gateway struct {
+	*Handler
+	plain, tls *httptest.Server
+	now        atomic.Pointer[state]
+	dials      atomic.Int64
+}
+
+func start(t *testing.T, s state) *gateway {
+	t.Helper()
+	g := &gateway{}
+	g.now.Store(&s)
+	g.Handler = New(Options{
+		Listener: func(*http.Request, string) Listener { return Listener{Hosts: g.now.Load().hosts, Port: 8443} },
+		Dial:     g.dial,
+		Protocol: func(b string) string { return g.now.Load().protocol[b] },
+		Abort:    abortConn,
+		Log:      slog.New(slog.DiscardHandler),
+	})
+	serve := func(start func(*httptest.Server)) *httptest.Server {
+		srv := httptest.NewUnstartedServer(g.Handler)
+		srv.EnableHTTP2 = true
+		srv.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, c)
+		}
+		srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
+		start(srv)
+		return srv
+	}
+	g.plain, g.tls = serve((*httptest.Server).Start), serve((*httptest.Server).StartTLS)
+	t.Cleanup(func() {
+		g.plain.Close()
+		g.tls.Close()
+		g.Close()
+	})
+	return g
+}
+
+// dial gives connections that have no more methods than any backend leg has.
+func (g *gateway) dial(ctx context.Context, backend string) (net.Conn, error) {
+	g.dials.Add(1)
+	addr := g.now.Load().endpoints[backend]
+	if addr == "" {
+		return nil, fmt.Errorf("dial %s: %w", backend, ErrNoEndpoint)
+	}
+	c, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.(*net.TCPConn).SetLinger(0); err != nil {
+		return nil, err
+	}
+	return &leg{c}, nil
+}
+
+type leg struct{ net.Conn }
+
+func (l *leg) CloseWrite() error {
+	tcp := l.Conn.(*net.TCPConn)
+	if err := tcp.CloseWrite(); err != nil {
+		return err
+	}
+	return tcp.SetLinger(-1)
+}
+
+// abortConn resets the TCP connection below whatever serves a request.
+func abortConn(r *http.Request) {
+	c := r.Context().Value(connKey{}).(net.Conn)
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	_ = c.(*net.TCPConn).SetLinger(0)
+	_ = c.Close()
+}
+
+// backend starts a server and returns its address.
+func backend(t *testing.T, h http.Handler) string {
+	t.Helper()
+	srv := httptest.NewUnstartedServer(h)
+	srv.Config.Protocols = new(http.Protocols)
+	srv.Config.Protocols.SetHTTP1(true)
+	srv.Config.Protocols.SetUnencryptedHTTP2(true)
+	srv.Start()
+	t.Cleanup(srv.Close)
+	return srv.Listener.Addr().String()
+}
+
+// rawBackend starts a server that talks TCP with each connection.
+func rawBackend(t *testing.T, talk func(c *net.TCPConn)) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			talk(c.(*net.TCPConn))
+			_ = c.Close()
+		}
+	}()
+	t.Cleanup(func() { _ = ln.Close(); <-done })
+	return ln.Addr().String()
+}
+
+// echo is what a backend saw of a request, as JSON.
+type echo struct {
+	Backend, Proto, Method, URI, Host string
+	Header, Trailer                   http.Header
+	Body                              string
+}
+
+func echoBackend(t *testing.T, name string) string {
+	return backend(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		w.Header().Set("X-Backend", name)
+		_ = json.NewEncoder(w).Encode(echo{name, r.Proto, r.Method, r.RequestURI, r.Host, r.Header, r.Trailer, string(body)})
+	}))
+}
+
+// to is one rule that sends everything to the backend "a".
+func to(change ...func(*config.HTTPRule)) []config.HTTPHost {
+	rule := config.HTTPRule{Route: "HTTPRoute/test/r", Backends: refs("a", 1)}
+	for _, c := range change {
+		c(&rule)
+	}
+	return []config.HTTPHost{{Rules: []config.HTTPRule{rule}}}
+}
+
+// refs is backends with their weights: refs("a", 1, "b", 2).
+func refs(pairs ...any) []config.HTTPBackendRef {
+	var out []config.HTTPBackendRef
+	for i := 0; i < len(pairs); i += 2 {
+		out = append(out, config.HTTPBackendRef{BackendRef: config.BackendRef{Backend: pairs[i].(string), Weight: pairs[i+1].(int)}})
+	}
+	return out
+}
+
+// client is a client without memory of the server's certificate or redirects.
+func client(srv *httptest.Server) *http.Client {
+	c := srv.Client()
+	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return c
+}
+
+// each runs a test over HTTP/1.1 without TLS and over HTTP/2.
+func each(t *testing.T, g *gateway, test func(t *testing.T, c *http.Client, url string)) {
+	t.Run("HTTP/1.1", func(t *testing.T) { test(t, client(g.plain), g.plain.URL) })
+	t.Run("HTTP/2", func(t *testing.T) { test(t, client(g.tls), g.tls.URL) })
+}
+
+// request sends one and returns the response with its body read.
+func request(t *testing.T, c *http.Client, method, url, host string, header http.Header, body io.Reader) (*http.Response, []byte) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = host
+	if header != nil {
+		req.Header = header
+	}
+	res, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	got, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatalf("read body: %v", err)
+	}
+	return res, got
+}
+
+// seen is the request as the backend saw it.
+func seen(t *testing.T, body []byte) echo {
+	t.Helper()
+	var e echo
+	if err := json.Unmarshal(body, &e); err != nil {
+		t.Fatalf("not an echo: %v: %s", err, body)
+	}
+	return e
+}
