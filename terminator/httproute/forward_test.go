@@ -62,7 +62,7 @@ func TestBackendSeesTheRequestAsSentAndWhoSentIt(t *testing.T) {
 
 func TestClientCannotDropForwardingHeadersAsHopByHop(t *testing.T) {
 	g := start(t, state{hosts: to(), endpoints: map[string]string{"a": echoBackend(t, "a")}})
-	_, body := request(t, client(g.plain), "GET", g.plain.URL, "", http.Header{
+	_, body := request(t, g.plain.Client(), "GET", g.plain.URL, "", http.Header{
 		"X-Forwarded-For": {"192.0.2.7"},
 		"Connection":      {"X-Forwarded-For, X-Envoy-External-Address, X-Forwarded-Proto, X-Other"},
 		"X-Other":         {"1"},
@@ -270,7 +270,7 @@ func TestMisdirectedAndUnclearRequests(t *testing.T) {
 		l.Misdirected = r.TLS != nil && host != "mine.example"
 		return l
 	}
-	c := client(g.tls)
+	c := g.tls.Client()
 	for host, want := range map[string]int{"mine.example": 200, "Mine.Example.:443": 200, "other.example": 421} {
 		if res, _ := request(t, c, "GET", g.tls.URL, host, nil, nil); res.StatusCode != want {
 			t.Errorf("host %s: status %d, want %d", host, res.StatusCode, want)

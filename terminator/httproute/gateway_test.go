@@ -8,10 +8,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -38,10 +41,11 @@ type gateway struct {
 	*Handler
 	plain, tls *httptest.Server
 	now        atomic.Pointer[state]
-	dials      atomic.Int64
+	dials      atomic.Int64 // connections to backends so far
+	open       atomic.Int64 // of these
 }
 
-func start(t *testing.T, s state) *gateway {
+func start(t testing.TB, s state) *gateway {
 	t.Helper()
 	g := &gateway{}
 	g.now.Store(&s)
@@ -58,8 +62,9 @@ func start(t *testing.T, s state) *gateway {
 		srv.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, c)
 		}
-		srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
+		srv.Config.ErrorLog = log.New(panics{t}, "", 0)
 		start(srv)
+		srv.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 		return srv
 	}
 	g.plain, g.tls = serve((*httptest.Server).Start), serve((*httptest.Server).StartTLS)
@@ -69,6 +74,16 @@ func start(t *testing.T, s state) *gateway {
 		g.Close()
 	})
 	return g
+}
+
+// panics fails a test for what net/http logs of a panic of the handler.
+type panics struct{ t testing.TB }
+
+func (p panics) Write(b []byte) (int, error) {
+	if strings.Contains(string(b), "panic") {
+		p.t.Errorf("%s", b)
+	}
+	return len(b), nil
 }
 
 // dial gives connections that have no more methods than any backend leg has.
@@ -85,10 +100,19 @@ func (g *gateway) dial(ctx context.Context, backend string) (net.Conn, error) {
 	if err := c.(*net.TCPConn).SetLinger(0); err != nil {
 		return nil, err
 	}
-	return &leg{c}, nil
+	g.open.Add(1)
+	return &leg{Conn: c, closed: sync.OnceFunc(func() { g.open.Add(-1) })}, nil
 }
 
-type leg struct{ net.Conn }
+type leg struct {
+	net.Conn
+	closed func()
+}
+
+func (l *leg) Close() error {
+	l.closed()
+	return l.Conn.Close()
+}
 
 func (l *leg) CloseWrite() error {
 	tcp := l.Conn.(*net.TCPConn)
@@ -109,7 +133,7 @@ func abortConn(r *http.Request) {
 }
 
 // backend starts a server and returns its address.
-func backend(t *testing.T, h http.Handler) string {
+func backend(t testing.TB, h http.Handler) string {
 	t.Helper()
 	srv := httptest.NewUnstartedServer(h)
 	srv.Config.Protocols = new(http.Protocols)
@@ -121,7 +145,7 @@ func backend(t *testing.T, h http.Handler) string {
 }
 
 // rawBackend starts a server that talks TCP with each connection.
-func rawBackend(t *testing.T, talk func(c *net.TCPConn)) string {
+func rawBackend(t testing.TB, talk func(c *net.TCPConn)) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -179,17 +203,10 @@ func refs(pairs ...any) []config.HTTPBackendRef {
 	return out
 }
 
-// client is a client without memory of the server's certificate or redirects.
-func client(srv *httptest.Server) *http.Client {
-	c := srv.Client()
-	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return c
-}
-
 // each runs a test over HTTP/1.1 without TLS and over HTTP/2.
 func each(t *testing.T, g *gateway, test func(t *testing.T, c *http.Client, url string)) {
-	t.Run("HTTP/1.1", func(t *testing.T) { test(t, client(g.plain), g.plain.URL) })
-	t.Run("HTTP/2", func(t *testing.T) { test(t, client(g.tls), g.tls.URL) })
+	t.Run("HTTP/1.1", func(t *testing.T) { test(t, g.plain.Client(), g.plain.URL) })
+	t.Run("HTTP/2", func(t *testing.T) { test(t, g.tls.Client(), g.tls.URL) })
 }
 
 // request sends one and returns the response with its body read.
