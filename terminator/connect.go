@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package terminator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/sluice-gateway/sluice/terminator/balance"
+	"github.com/sluice-gateway/sluice/terminator/httproute"
+	"github.com/sluice-gateway/sluice/terminator/relay"
+)
+
+// maxTimeouts is how many endpoints may be waited for until their timeout. A
+// refusal costs no time, so every endpoint may refuse.
+const maxTimeouts = 3
+
+type dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+// connect gives a connection its backend leg: one endpoint after the other.
+// end is empty on success, and the caller releases the endpoint then.
+func (s *Server) connect(c *connection, route string, b *balance.Backend, d dial) (relay.Leg, *balance.Endpoint, relay.End, error) {
+	c.set(func(i *Connection) {
+		i.Route = route
+		if b != nil {
+			i.Backend = b.Name
+		}
+	})
+	if b == nil {
+		return nil, nil, endNoEndpoint, nil
+	}
+	start := time.Now()
+	conn, e, err := s.dialBackend(s.kill, b, d)
+	c.connected = time.Since(start)
+	switch {
+	case errors.Is(err, httproute.ErrNoEndpoint):
+		return nil, nil, endNoEndpoint, nil
+	case err != nil:
+		return nil, nil, endConnect, err
+	}
+	leg, ok := conn.(relay.Leg)
+	if !ok {
+		_ = conn.Close()
+		e.Release()
+		return nil, nil, endConnect, fmt.Errorf("dial %s: %T has no CloseWrite and SetLinger", e.Address, conn)
+	}
+	// A killed process must reset the backend, not end its stream.
+	_ = leg.SetLinger(0)
+	c.set(func(i *Connection) { i.Endpoint = e.Address })
+	return leg, e, "", nil
+}
+
+// dialBackend connects to the first endpoint that answers.
+func (s *Server) dialBackend(ctx context.Context, b *balance.Backend, d dial) (net.Conn, *balance.Endpoint, error) {
+	var tried []*balance.Endpoint
+	var errs []error
+	for timeouts := 0; timeouts < maxTimeouts; {
+		e := b.Pick(time.Now(), tried)
+		if e == nil {
+			break
+		}
+		attempt, cancel := context.WithTimeout(ctx, s.ConnectTimeout)
+		conn, err := d(attempt, "tcp", e.Address)
+		cancel()
+		if err == nil {
+			e.Works()
+			return conn, e, nil
+		}
+		e.Release()
+		cause := connectCause(err)
+		s.Metrics.connectFailures.WithLabelValues(cause).Inc()
+		errs = append(errs, err)
+		if cause == causeLocal || ctx.Err() != nil {
+			break
+		}
+		if cause == causeTimeout {
+			timeouts++
+		}
+		e.Failed(time.Now())
+		tried = append(tried, e)
+	}
+	if len(errs) == 0 {
+		return nil, nil, fmt.Errorf("backend %s: %w", b.Name, httproute.ErrNoEndpoint)
+	}
+	return nil, nil, fmt.Errorf("backend %s: %w", b.Name, errors.Join(errs...))
+}
+
+// Causes of a failed connect, a metric label.
+const (
+	causeRefused     = "refused"
+	causeTimeout     = "timeout"
+	causeUnreachable = "unreachable"
+	causeLocal       = "local" // this node has no descriptor, port or memory left
+	causeOther       = "other"
+)
+
+func connectCause(err error) string {
+	var name *net.DNSError
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET):
+		return causeRefused
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
+		return causeTimeout
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.As(err, &name):
+		return causeUnreachable
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.EADDRNOTAVAIL),
+		errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ENOMEM):
+		return causeLocal
+	}
+	return causeOther
+}

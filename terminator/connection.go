@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package terminator
+
+import (
+	"cmp"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-gateway/sluice/terminator/relay"
+)
+
+// Connection is what is known of a client connection.
+type Connection struct {
+	ID    uint64    `json:"id"`
+	Start time.Time `json:"start"`
+	// Client and Local are the ends of the client leg.
+	Client netip.AddrPort `json:"client"`
+	Local  netip.AddrPort `json:"local"`
+	// Listener is empty until the client's SNI name is known.
+	Listener string `json:"listener,omitempty"`
+	// SNI is the server name in lower case; empty for none, or an address.
+	SNI         string `json:"sni,omitempty"`
+	ALPN        string `json:"alpn,omitempty"`
+	TLSVersion  string `json:"tlsVersion,omitempty"`
+	CipherSuite string `json:"cipherSuite,omitempty"`
+	// Route is empty for HTTP, where requests have routes.
+	Route    string `json:"route,omitempty"`
+	Backend  string `json:"backend,omitempty"`
+	Endpoint string `json:"endpoint,omitempty"`
+	// Up and Down are payload bytes from and to the client; with HTTP the bytes
+	// on the wire.
+	Up   int64 `json:"up"`
+	Down int64 `json:"down"`
+	// Path is how bytes travel: "spliced", "kernel" or "relay"; empty before
+	// there is a backend leg. Reason says why it is not "spliced".
+	Path   string `json:"path,omitempty"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Ends of connections that never were relayed, or that the server ended. With
+// those of package relay they are the values of the label "result".
+const (
+	endIdle             relay.End = "idle"
+	endDrain            relay.End = "drain_deadline"
+	endLimit            relay.End = "listener_limit"
+	endNoListener       relay.End = "no_listener"
+	endNoRoute          relay.End = "no_route"
+	endNoEndpoint       relay.End = "no_endpoint"
+	endConnect          relay.End = "connect_failed"
+	endNotTLS           relay.End = "not_tls"
+	endHandshake        relay.End = "handshake_failed"
+	endHandshakeTimeout relay.End = "handshake_timeout"
+	endNotServed        relay.End = "not_served"
+)
+
+// connection is the life of one accepted connection.
+type connection struct {
+	s        *Server
+	client   *net.TCPConn
+	socket   *socket
+	port     *port
+	progress relay.Progress
+
+	// Of the handshake and the connect, for the access log.
+	handshook, connected time.Duration
+
+	mu       sync.Mutex
+	info     Connection
+	listener *listener
+	backend  relay.Leg
+	kernel   bool // the backend leg is fed by splice(2)
+	forced   relay.End
+	finished bool
+
+	// Of the idle watch alone.
+	moved   time.Time
+	seen    int64
+	counted atomic.Bool // bytes are in the totals
+}
+
+// registry holds the open connections.
+type registry struct {
+	next atomic.Uint64
+	mu   sync.Mutex
+	live map[uint64]*connection
+	wait []chan struct{}
+}
+
+// open begins a connection.
+func (s *Server) open(k *socket, tcp *net.TCPConn) *connection {
+	now := time.Now()
+	c := &connection{s: s, client: tcp, socket: k, port: k.state.Load(), moved: now}
+	c.info = Connection{ID: s.conns.next.Add(1), Start: now, Client: addrPort(tcp.RemoteAddr()), Local: addrPort(tcp.LocalAddr())}
+	s.conns.mu.Lock()
+	s.conns.live[c.info.ID] = c
+	s.conns.mu.Unlock()
+	return c
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	ap := a.(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+// set changes what is known.
+func (c *connection) set(f func(*Connection)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f(&c.info)
+}
+
+// enter makes the connection one of a listener's, unless that has its limit.
+func (c *connection) enter(l *listener) bool {
+	if !l.limit.enter() {
+		c.set(func(i *Connection) { i.Listener = l.config.Name })
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.listener, c.info.Listener = l, l.config.Name
+	return true
+}
+
+// attach gives the connection its backend leg. It returns false when the
+// connection was told to end meanwhile; the leg is closed then.
+func (c *connection) attach(l relay.Leg, kernel bool) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.forced != "" {
+		relay.Abort(l)
+		return false
+	}
+	c.backend, c.kernel = l, kernel
+	return true
+}
+
+// abort resets the connection, from any goroutine. Whoever serves it notices
+// by its sockets.
+func (c *connection) abort(why relay.End) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.forced != "" || c.finished {
+		return
+	}
+	c.forced = why
+	relay.Abort(c.client)
+	if c.backend != nil {
+		relay.Abort(c.backend)
+	}
+}
+
+// finish ends the connection, whose sockets are closed: it is counted, logged
+// and forgotten. Only the first call does anything.
+func (c *connection) finish(end relay.End, err error) {
+	c.mu.Lock()
+	if c.finished {
+		c.mu.Unlock()
+		return
+	}
+	c.finished = true
+	if c.forced != "" {
+		end, err = c.forced, nil
+	}
+	c.mu.Unlock()
+	info := c.snapshot()
+	if c.listener != nil {
+		c.listener.limit.leave()
+	}
+	c.s.Metrics.ended(c, &info, end)
+	c.log(&info, end, err)
+	c.s.conns.remove(info.ID)
+	<-c.s.slots
+}
+
+// snapshot returns what is known now.
+func (c *connection) snapshot() Connection {
+	c.mu.Lock()
+	i, backend, kernel, finished := c.info, c.backend, c.kernel, c.finished
+	c.mu.Unlock()
+	i.Up, i.Down = c.progress.Up.Load(), c.progress.Down.Load()
+	if backend == nil {
+		return i
+	}
+	if tcp, ok := backend.(*net.TCPConn); ok && kernel && !finished {
+		i.Up, i.Down = max(i.Up, relay.Received(c.client)), max(i.Down, relay.Received(tcp))
+	}
+	switch p, ok := backend.(interface{ Path() (string, string) }); {
+	case kernel:
+		i.Path = "kernel"
+	case ok:
+		i.Path, i.Reason = p.Path()
+	default:
+		i.Path = "relay"
+	}
+	return i
+}
+
+// Connections returns the open connections, oldest first.
+func (s *Server) Connections() []Connection {
+	s.init()
+	all := s.conns.all()
+	out := make([]Connection, len(all))
+	for i, c := range all {
+		out[i] = c.snapshot()
+	}
+	slices.SortFunc(out, func(a, b Connection) int { return cmp.Compare(a.ID, b.ID) })
+	return out
+}
+
+func (r *registry) all() []*connection {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]*connection, 0, len(r.live))
+	for _, c := range r.live {
+		out = append(out, c)
+	}
+	return out
+}
+
+func (r *registry) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.live)
+}
+
+// undecided tells whether a connection is still in its handshake.
+func (r *registry) undecided() bool {
+	return slices.ContainsFunc(r.all(), func(c *connection) bool {
+		i := c.snapshot()
+		return c.port.tls && i.TLSVersion == "" && i.Route == ""
+	})
+}
+
+func (r *registry) remove(id uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.live, id)
+	if len(r.live) == 0 {
+		for _, w := range r.wait {
+			close(w)
+		}
+		r.wait = nil
+	}
+}
+
+// empty returns a channel that closes when there is no connection.
+func (r *registry) empty() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w := make(chan struct{})
+	if len(r.live) == 0 {
+		close(w)
+	} else {
+		r.wait = append(r.wait, w)
+	}
+	return w
+}

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package terminator
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+
+	"github.com/sluice-gateway/sluice/terminator/balance"
+	"github.com/sluice-gateway/sluice/terminator/httproute"
+	"github.com/sluice-gateway/sluice/terminator/relay"
+)
+
+// maxHeader bounds the header of a request, in bytes.
+const maxHeader = 64 << 10
+
+type connectionKey struct{}
+
+func (s *Server) initHTTP() {
+	s.httpNew = &chanListener{conns: make(chan net.Conn), done: make(chan struct{})}
+	s.http = httproute.New(httproute.Options{
+		Listener: s.httpListener,
+		Dial:     s.dialHTTP,
+		Protocol: func(backend string) string { return s.snapshot.Load().protocols[backend] },
+		Abort: func(r *http.Request) {
+			if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
+				c.abort(relay.BackendReset)
+			}
+		},
+		Log: s.Log,
+	})
+	s.httpd = &http.Server{
+		Handler:           s.http,
+		ReadHeaderTimeout: s.HandshakeTimeout,
+		IdleTimeout:       s.IdleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if t, ok := c.(*tls.Conn); ok {
+				c = t.NetConn()
+			}
+			switch c := c.(type) {
+			case *clientLeg:
+				return context.WithValue(ctx, connectionKey{}, c.c)
+			case *httpConn:
+				return context.WithValue(ctx, connectionKey{}, c.c)
+			}
+			return ctx
+		},
+	}
+}
+
+// serveHTTP hands a connection of an HTTP listener to package http. A request
+// chooses among the listeners of the port, by its host; the connection counts
+// for the first of them in order of names.
+func (s *Server) serveHTTP(c *connection) {
+	if !c.enter(c.port.first) {
+		c.reset(endLimit)
+		return
+	}
+	// HTTP frames its messages itself: a FIN is no claim of completeness.
+	_ = c.client.SetLinger(-1)
+	s.handOver(c, &httpConn{c.client, c})
+}
+
+// serveHTTPS hands an established TLS connection to package http.
+func (s *Server) serveHTTPS(c *connection, leg *clientLeg, conn *tls.Conn) {
+	_ = c.client.SetLinger(-1)
+	leg.http = true
+	s.handOver(c, conn)
+}
+
+func (s *Server) handOver(c *connection, conn net.Conn) {
+	c.set(func(i *Connection) { i.Path, i.Reason = "relay", "http" })
+	select {
+	case s.httpNew.conns <- conn:
+	case <-s.httpNew.done:
+		c.reset(endDrain)
+	}
+}
+
+// httpListener finds the listener of a request in the present snapshot.
+func (s *Server) httpListener(r *http.Request, host string) httproute.Listener {
+	c, ok := r.Context().Value(connectionKey{}).(*connection)
+	if !ok {
+		return httproute.Listener{}
+	}
+	l, _ := c.socket.state.Load().byName.find(host)
+	if r.TLS == nil {
+		if l == nil {
+			return httproute.Listener{}
+		}
+		return httproute.Listener{Hosts: l.config.HTTP, Port: l.config.Port}
+	}
+	mine := s.snapshot.Load().listeners[c.listener.config.Name]
+	if mine == nil {
+		return httproute.Listener{}
+	}
+	return httproute.Listener{
+		Hosts: mine.config.HTTP, Port: mine.config.Port,
+		Misdirected: l != nil && l.config.Name != mine.config.Name,
+	}
+}
+
+// dialHTTP connects the pool of a backend.
+func (s *Server) dialHTTP(ctx context.Context, backend string) (net.Conn, error) {
+	b := s.snapshot.Load().backends[backend]
+	if b == nil {
+		return nil, fmt.Errorf("backend %s: %w", backend, httproute.ErrNoEndpoint)
+	}
+	conn, e, err := s.dialBackend(ctx, b, s.dialer().DialContext)
+	if err != nil {
+		return nil, err
+	}
+	return &pooled{TCPConn: conn.(*net.TCPConn), endpoint: e}, nil
+}
+
+// pooled is a backend connection of HTTP. Close resets it unless CloseWrite
+// was called: that is how a backend learns that a tunnel broke.
+type pooled struct {
+	*net.TCPConn
+	endpoint *balance.Endpoint
+}
+
+func (p *pooled) CloseWrite() error {
+	_ = p.SetLinger(-1)
+	return p.TCPConn.CloseWrite()
+}
+
+func (p *pooled) Close() error {
+	err := p.TCPConn.Close()
+	if !errors.Is(err, net.ErrClosed) {
+		p.endpoint.Release()
+	}
+	return err
+}
+
+// httpConn is a connection without TLS in the hands of package http.
+type httpConn struct {
+	net.Conn
+	c *connection
+}
+
+func (h *httpConn) Read(p []byte) (int, error) {
+	n, err := h.Conn.Read(p)
+	h.c.progress.Up.Add(int64(n))
+	return n, err
+}
+
+func (h *httpConn) Write(p []byte) (int, error) {
+	n, err := h.Conn.Write(p)
+	h.c.progress.Down.Add(int64(n))
+	return n, err
+}
+
+func (h *httpConn) CloseWrite() error { return h.c.client.CloseWrite() }
+
+func (h *httpConn) Close() error {
+	err := h.Conn.Close()
+	h.c.finish(relay.Done, nil)
+	return err
+}
+
+// The three methods below are httpConn's for TLS.
+
+func (l *clientLeg) Read(p []byte) (int, error) {
+	n, err := l.Wire.Read(p)
+	if l.http {
+		l.c.progress.Up.Add(int64(n))
+	}
+	return n, err
+}
+
+func (l *clientLeg) Write(p []byte) (int, error) {
+	n, err := l.Wire.Write(p)
+	if l.http {
+		l.c.progress.Down.Add(int64(n))
+	}
+	return n, err
+}
+
+func (l *clientLeg) Close() error {
+	err := l.Wire.Close()
+	if l.http {
+		l.c.finish(relay.Done, nil)
+	}
+	return err
+}
+
+// chanListener gives package http the connections that were accepted for it.
+type chanListener struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func (l *chanListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *chanListener) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+func (*chanListener) Addr() net.Addr { return &net.TCPAddr{} }

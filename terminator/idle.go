@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package terminator
+
+import (
+	"net"
+	"time"
+
+	"github.com/sluice-gateway/sluice/terminator/relay"
+)
+
+// watch resets connections that moved no byte for their idle timeout. One look
+// at all of them now and then costs less than a timer for each message.
+func (s *Server) watch(stop <-chan struct{}) {
+	for {
+		st := s.snapshot.Load()
+		shortest := min(s.HalfCloseTimeout, s.IdleTimeout)
+		if st.idle > 0 {
+			shortest = min(shortest, st.idle)
+		}
+		select {
+		case <-stop:
+			return
+		case <-time.After(min(max(shortest/8, 5*time.Millisecond), 15*time.Second)):
+		}
+		now := time.Now()
+		for _, c := range s.conns.all() {
+			if c.idleFor(now) > c.idleLimit() {
+				c.abort(endIdle)
+			}
+		}
+	}
+}
+
+// idleFor returns for how long nothing has moved.
+func (c *connection) idleFor(now time.Time) time.Duration {
+	n := c.progress.Up.Load() + c.progress.Down.Load()
+	c.mu.Lock()
+	backend, kernel := c.backend, c.kernel
+	c.mu.Unlock()
+	if tcp, ok := backend.(*net.TCPConn); ok && kernel {
+		n += relay.Received(c.client) + relay.Received(tcp)
+	}
+	if n != c.seen {
+		c.seen, c.moved = n, now
+	}
+	return now.Sub(c.moved)
+}
+
+func (c *connection) idleLimit() time.Duration {
+	c.mu.Lock()
+	l := c.listener
+	c.mu.Unlock()
+	limit := c.s.IdleTimeout
+	if l != nil {
+		limit = l.idle
+	}
+	if c.progress.Ended.Load() > 0 {
+		limit = min(limit, c.s.HalfCloseTimeout)
+	}
+	return limit
+}

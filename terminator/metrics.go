@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package terminator
+
+import (
+	"crypto/tls"
+	"errors"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sluice-gateway/sluice/terminator/relay"
+)
+
+// Metrics counts what a Server does. It is a prometheus.Collector; its names
+// are stable:
+//
+//	sluice_connections_total{listener,result}  connections that ended, by how
+//	sluice_connections_active{listener}        open connections
+//	sluice_handshakes_total{result,version}    TLS handshakes: ok, resumed, failed, timeout
+//	sluice_handshake_seconds{}                 accept to established, histogram
+//	sluice_bytes_total{direction,path}         payload, direction up is from the client
+//	sluice_connect_failures_total{cause}       attempts to connect to an endpoint
+//	sluice_accept_errors_total{}               accepts that failed, descriptors used up
+//	sluice_listener_up{listener}               1 when the listener is served
+//
+// Label values come from the snapshot (listener) or from fixed sets.
+type Metrics struct {
+	connections     *prometheus.CounterVec
+	handshakes      *prometheus.CounterVec
+	handshakeTime   prometheus.Histogram
+	connectFailures *prometheus.CounterVec
+	acceptErrors    prometheus.Counter
+
+	server atomic.Pointer[Server]
+
+	// bytes of connections that have ended. mu also makes a connection count
+	// once, here or among the open ones.
+	mu    sync.Mutex
+	bytes map[[2]string]int64
+}
+
+var (
+	activeDesc = prometheus.NewDesc("sluice_connections_active", "Open client connections.", []string{"listener"}, nil)
+	bytesDesc  = prometheus.NewDesc("sluice_bytes_total", "Payload bytes; up is from the client.", []string{"direction", "path"}, nil)
+	upDesc     = prometheus.NewDesc("sluice_listener_up", "Whether the listener is served.", []string{"listener"}, nil)
+)
+
+// NewMetrics returns counters at zero. A value serves one Server.
+func NewMetrics() *Metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	return &Metrics{
+		connections:     counter("sluice_connections_total", "Client connections that ended, by how.", "listener", "result"),
+		handshakes:      counter("sluice_handshakes_total", "TLS handshakes.", "result", "version"),
+		connectFailures: counter("sluice_connect_failures_total", "Failed attempts to connect to an endpoint.", "cause"),
+		handshakeTime: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "sluice_handshake_seconds", Help: "Time from accept to the end of the TLS handshake.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}),
+		acceptErrors: prometheus.NewCounter(prometheus.CounterOpts{Name: "sluice_accept_errors_total", Help: "Failed accepts."}),
+		bytes:        map[[2]string]int64{},
+	}
+}
+
+func (m *Metrics) parts() []prometheus.Collector {
+	return []prometheus.Collector{m.connections, m.handshakes, m.handshakeTime, m.connectFailures, m.acceptErrors}
+}
+
+// Describe implements prometheus.Collector.
+func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, p := range m.parts() {
+		p.Describe(ch)
+	}
+	ch <- activeDesc
+	ch <- bytesDesc
+	ch <- upDesc
+}
+
+// Collect implements prometheus.Collector. Bytes of open connections are
+// counted when somebody asks: the relay pays nothing for them.
+func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
+	for _, p := range m.parts() {
+		p.Collect(ch)
+	}
+	s := m.server.Load()
+	if s == nil {
+		return
+	}
+	for key, n := range m.total(s) {
+		ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.CounterValue, float64(n), key[0], key[1])
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, l := range s.limits {
+		ch <- prometheus.MustNewConstMetric(activeDesc, prometheus.GaugeValue, float64(l.active.Load()), name)
+	}
+	for name, problem := range s.report().Listeners {
+		up := 1.
+		if problem != "" {
+			up = 0
+		}
+		ch <- prometheus.MustNewConstMetric(upDesc, prometheus.GaugeValue, up, name)
+	}
+}
+
+// total sums the bytes of all connections, ended and open. A connection whose
+// path changed counts under the present one, so those series may step back.
+func (m *Metrics) total(s *Server) map[[2]string]int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	sum := map[[2]string]int64{}
+	for k, n := range m.bytes {
+		sum[k] = n
+	}
+	for _, c := range s.conns.all() {
+		if i := c.snapshot(); !c.counted.Load() && i.Path != "" {
+			sum[[2]string{"up", i.Path}] += i.Up
+			sum[[2]string{"down", i.Path}] += i.Down
+		}
+	}
+	return sum
+}
+
+// ended counts a connection.
+func (m *Metrics) ended(c *connection, i *Connection, end relay.End) {
+	m.connections.WithLabelValues(i.Listener, string(end)).Inc()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c.counted.Store(true)
+	if i.Path != "" {
+		m.bytes[[2]string{"up", i.Path}] += i.Up
+		m.bytes[[2]string{"down", i.Path}] += i.Down
+	}
+}
+
+// handshake counts the end of a handshake, cs is nil when it failed.
+func (m *Metrics) handshake(c *connection, cs *tls.ConnectionState, err error) {
+	switch {
+	case cs == nil && errors.Is(err, os.ErrDeadlineExceeded):
+		m.handshakes.WithLabelValues("timeout", "").Inc()
+	case cs == nil:
+		m.handshakes.WithLabelValues("failed", "").Inc()
+	default:
+		result := "ok"
+		if cs.DidResume {
+			result = "resumed"
+		}
+		m.handshakes.WithLabelValues(result, tls.VersionName(cs.Version)).Inc()
+		m.handshakeTime.Observe(c.handshook.Seconds())
+	}
+}
+
+// forget drops the series of a listener that is gone.
+func (m *Metrics) forget(listener string) {
+	m.connections.DeletePartialMatch(prometheus.Labels{"listener": listener})
+}

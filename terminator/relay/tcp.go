@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// TCP carries bytes between two plain TCP connections as they are; the kernel
+// moves them (splice(2) under io.Copy). It ends as [TLS] does. p is set at the
+// end; [Received] tells what has come so far.
+func TCP(client, backend *net.TCPConn, p *Progress) (End, error) {
+	c := carrier{client: client, backend: backend}
+	up := direction{from: client, to: backend, fromFIN: &c.clientFIN, toFIN: &c.backendFIN}
+	down := direction{from: backend, to: client, fromFIN: &c.backendFIN, toFIN: &c.clientFIN}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		n, err := up.copy()
+		p.Up.Add(n)
+		p.Ended.Add(1)
+		c.end(c.tcpEnd(err))
+	})
+	n, err := down.copy()
+	p.Down.Add(n)
+	p.Ended.Add(1)
+	c.end(c.tcpEnd(err))
+	wg.Wait()
+	return c.finish()
+}
+
+// direction is one way of a plain connection.
+type direction struct {
+	from, to       *net.TCPConn
+	fromFIN, toFIN *atomic.Bool
+}
+
+func (d direction) copy() (int64, error) {
+	n, err := io.Copy(d.to, d.from)
+	if err != nil {
+		return n, err
+	}
+	var in socket
+	in.init(d.from)
+	if !in.inOrder() && !d.fromFIN.Load() {
+		return n, errReset
+	}
+	d.toFIN.Store(true)
+	return n, d.to.CloseWrite()
+}
+
+// tcpEnd finds the leg that failed. io.Copy does not tell, the sockets do: the
+// one that was reset is closed.
+func (c *carrier) tcpEnd(err error) (End, error) {
+	if err == nil {
+		return Done, nil
+	}
+	var backend socket
+	backend.init(c.backend)
+	if !backend.inOrder() {
+		return BackendReset, err
+	}
+	return ClientReset, err
+}
+
+// Received returns how many payload bytes have come in on a connection.
+func Received(c *net.TCPConn) int64 {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	var n int64
+	_ = raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			return
+		}
+		n = int64(info.Bytes_received)
+		if info.State != unix.BPF_TCP_ESTABLISHED && n > 0 {
+			n-- // the FIN takes a place in the sequence
+		}
+	})
+	return n
+}

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package terminator
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"os"
+	"time"
+
+	"github.com/sluice-gateway/sluice/terminator/balance"
+	"github.com/sluice-gateway/sluice/terminator/relay"
+)
+
+// TLS alerts that are sent before crypto/tls has a say (RFC 8446 section 6.2).
+const (
+	alertUnexpectedMessage = 10
+	alertDecodeError       = 50
+	alertInternalError     = 80
+	alertUnrecognizedName  = 112
+)
+
+// alert is a fatal alert record. It may only be sent before keys are in use.
+func alert(code byte) []byte { return []byte{21, 3, 3, 0, 2, 2, code} }
+
+// serve takes a new connection to its end.
+func (s *Server) serve(c *connection) {
+	switch {
+	case c.port.tls:
+		s.handshake(c)
+	case c.port.tcp != nil:
+		l := c.port.tcp
+		if !c.enter(l) {
+			c.reset(endLimit)
+			return
+		}
+		r, _ := l.l4.find("")
+		if r == nil {
+			c.reset(endNoRoute)
+			return
+		}
+		s.carryTCP(c, r.name, balance.Choose(r.refs), nil)
+	default:
+		s.serveHTTP(c)
+	}
+}
+
+// reset refuses a connection.
+func (c *connection) reset(why relay.End) {
+	relay.Abort(c.client)
+	c.finish(why, nil)
+}
+
+// clientLeg is the net.Conn under crypto/tls, with the verdict on it.
+type clientLeg struct {
+	*relay.Wire
+	c       *connection
+	verdict verdict
+	http    bool // served by package http from now on
+}
+
+// verdict is what a ClientHello led to.
+type verdict struct {
+	given       bool
+	end         relay.End // refused, when not empty
+	alert       byte      // with this alert, or reset when 0
+	passthrough bool
+	http        bool
+	route       string
+	backend     *balance.Backend
+}
+
+var errVerdict = errors.New("the verdict is not to terminate")
+
+// decide is called by crypto/tls with each ClientHello. It gives the listener's
+// configuration, or an error when TLS is not to answer: what it writes then
+// is held back.
+func (s *Server) decide(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	leg := hello.Conn.(*clientLeg)
+	v := &leg.verdict
+	v.given = true
+	c := leg.c
+	name := normalName(hello.ServerName)
+	c.set(func(i *Connection) { i.SNI = name })
+	l, ok := c.port.byName.find(name)
+	if !ok {
+		v.end, v.alert = endNoListener, alertUnrecognizedName
+		return nil, errVerdict
+	}
+	if !c.enter(l) {
+		v.end = endLimit
+		return nil, errVerdict
+	}
+	v.passthrough = l.config.TLS.Passthrough
+	v.http = !v.passthrough && l.claimsHTTP(name)
+	if !v.http {
+		r, ok := l.l4.find(name)
+		if !ok {
+			v.end, v.alert = endNoRoute, alertUnrecognizedName
+			return nil, errVerdict
+		}
+		v.route, v.backend = r.name, balance.Choose(r.refs)
+		if v.backend == nil || len(v.backend.Endpoints()) == 0 {
+			c.set(func(i *Connection) { i.Route = r.name })
+			v.end = endNoEndpoint
+			return nil, errVerdict
+		}
+	}
+	switch {
+	case v.passthrough:
+		return nil, errVerdict
+	case l.err != nil:
+		v.end, v.alert = endNotServed, alertInternalError
+		return nil, errVerdict
+	}
+	leg.Decide()
+	// From here to the next wait for the client the handshake computes. A
+	// flood of them must not take the processors from what runs already.
+	s.crypto <- struct{}{}
+	leg.OnWait = func() {
+		<-s.crypto
+		leg.OnWait = nil
+	}
+	if v.http {
+		return l.forHTTP, nil
+	}
+	return l.forL4, nil
+}
+
+// handshake runs TLS until there is a verdict and, when that is to terminate,
+// until the connection is established. What follows gets a fresh goroutine: a
+// handshake leaves a large stack.
+func (s *Server) handshake(c *connection) {
+	leg := &clientLeg{Wire: relay.NewWire(c.client), c: c}
+	_ = c.client.SetDeadline(c.info.Start.Add(s.HandshakeTimeout))
+	conn := tls.Server(leg, s.hello)
+	err := conn.Handshake()
+	if leg.OnWait != nil {
+		leg.OnWait()
+	}
+	c.handshook = time.Since(c.info.Start)
+	v := &leg.verdict
+	switch {
+	case v.given && v.end != "" && v.alert != 0:
+		leg.Refuse(alert(v.alert))
+		c.finish(v.end, nil)
+	case v.given && v.end != "":
+		c.reset(v.end)
+	case v.passthrough:
+		_ = c.client.SetDeadline(time.Time{})
+		go s.carryTCP(c, v.route, v.backend, leg.Replay())
+	case err != nil:
+		s.Metrics.handshake(c, nil, err)
+		c.finishHandshake(leg, err)
+	default:
+		_ = c.client.SetDeadline(time.Time{})
+		cs := conn.ConnectionState()
+		s.Metrics.handshake(c, &cs, nil)
+		c.set(func(i *Connection) {
+			i.ALPN, i.TLSVersion, i.CipherSuite = cs.NegotiatedProtocol, tls.VersionName(cs.Version), tls.CipherSuiteName(cs.CipherSuite)
+		})
+		if v.http {
+			s.serveHTTPS(c, leg, conn)
+			return
+		}
+		go s.carryTLS(c, leg, conn)
+	}
+}
+
+// finishHandshake ends a connection whose handshake failed. crypto/tls has
+// sent its alert already, or it is held back with the verdict outstanding.
+func (c *connection) finishHandshake(leg *clientLeg, err error) {
+	var notTLS tls.RecordHeaderError
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		relay.Abort(c.client)
+		c.finish(endHandshakeTimeout, err)
+	case leg.verdict.given:
+		leg.Refuse(nil)
+		c.finish(endHandshake, err)
+	case errors.Is(err, relay.ErrHelloTooLong):
+		leg.Refuse(alert(alertDecodeError))
+		c.finish(endHandshake, err)
+	case errors.As(err, &notTLS):
+		message := leg.Held()
+		if len(message) == 0 {
+			message = alert(alertUnexpectedMessage)
+		}
+		leg.Refuse(message)
+		c.finish(endNotTLS, err)
+	case len(leg.Held()) > 0:
+		leg.Refuse(leg.Held())
+		c.finish(endHandshake, err)
+	default:
+		relay.Abort(c.client)
+		c.finish(endHandshake, err)
+	}
+}
+
+// carryTLS connects a terminated connection and relays it.
+func (s *Server) carryTLS(c *connection, leg *clientLeg, conn *tls.Conn) {
+	v := &leg.verdict
+	backend, endpoint, end, err := s.connect(c, v.route, v.backend, s.Dial)
+	if end != "" {
+		relay.Abort(c.client)
+		c.finish(end, err)
+		return
+	}
+	defer endpoint.Release()
+	if !c.attach(backend, false) {
+		c.finish(endDrain, nil)
+		return
+	}
+	c.finish(relay.TLS(conn, leg.Wire, backend, &c.progress))
+}
+
+// carryTCP connects a connection whose bytes pass as they are and relays it.
+// first is what the client has sent already.
+func (s *Server) carryTCP(c *connection, route string, to *balance.Backend, first []byte) {
+	backend, endpoint, end, err := s.connect(c, route, to, s.dialer().DialContext)
+	if end != "" {
+		relay.Abort(c.client)
+		c.finish(end, err)
+		return
+	}
+	defer endpoint.Release()
+	tcp := backend.(*net.TCPConn)
+	if !c.attach(tcp, true) {
+		c.finish(endDrain, nil)
+		return
+	}
+	if len(first) > 0 {
+		if _, err := tcp.Write(first); err != nil {
+			relay.Abort(tcp)
+			c.reset(relay.BackendReset)
+			return
+		}
+		c.progress.Up.Add(int64(len(first)))
+	}
+	c.finish(relay.TCP(c.client, tcp, &c.progress))
+}

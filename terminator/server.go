@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package terminator
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-gateway/sluice/agent/config"
+	"github.com/sluice-gateway/sluice/terminator/balance"
+	"github.com/sluice-gateway/sluice/terminator/httproute"
+)
+
+// Server serves the listeners of snapshots. The zero value is usable; fields
+// must not be changed after the first call of a method. Run must be called, or
+// nothing is accepted.
+type Server struct {
+	// Dial connects the backend legs of terminated connections; nil is a plain
+	// TCP connection. What it returns must be a *net.TCPConn or offer what one
+	// does (relay.Leg); a method Path() (path, reason string), when there is
+	// one, says how bytes travel now: "spliced", or "relay" and why.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// HandshakeTimeout bounds the time from accept to the end of the TLS
+	// handshake. Default 10 s.
+	HandshakeTimeout time.Duration
+	// ConnectTimeout bounds one attempt to connect to an endpoint. Default 3 s.
+	ConnectTimeout time.Duration
+	// IdleTimeout resets a connection that moved no byte for so long, where the
+	// listener does not say. Default 1 h.
+	IdleTimeout time.Duration
+	// HalfCloseTimeout is the idle timeout, when it is shorter, of a connection
+	// that ended in one direction. Default 5 min.
+	HalfCloseTimeout time.Duration
+	// KeepAlive is the silence after which the kernel probes whether the other
+	// end of a leg is still there, and the interval of the probes. Default 15 s.
+	KeepAlive time.Duration
+	// DrainTimeout is how long Run lets connections finish. Default 30 s.
+	DrainTimeout time.Duration
+	// MaxConnections limits the client connections of each listener that has no
+	// limit of its own. Default 50,000. All listeners together have half of the
+	// descriptors that the process may open.
+	MaxConnections int
+
+	// Log takes what an operator must know. Default slog.Default.
+	Log *slog.Logger
+	// AccessLog takes one record per connection. Default none.
+	AccessLog *slog.Logger
+	// Metrics counts. Default one that nobody reads.
+	Metrics *Metrics
+
+	once     sync.Once
+	balance  balance.Set
+	http     *httproute.Handler
+	httpd    *http.Server
+	httpNew  *chanListener
+	hello    *tls.Config   // of connections without verdict
+	crypto   chan struct{} // a token for each handshake that may compute
+	slots    chan struct{} // a token for each connection that may be open
+	reserve  reserve
+	kill     context.Context // ends when connections must
+	killNow  context.CancelFunc
+	conns    registry
+	snapshot atomic.Pointer[state]
+
+	mu      sync.Mutex // Apply, Run
+	sockets map[socketKey]*socket
+	limits  map[string]*limit  // by listener
+	trusts  map[trust]*tickets // of the present snapshot
+	phase   phase
+	accepts sync.WaitGroup
+}
+
+type phase int
+
+const (
+	prepared phase = iota
+	running
+	stopped
+)
+
+// init fills in defaults.
+func (s *Server) init() {
+	s.once.Do(func() {
+		def(&s.HandshakeTimeout, 10*time.Second)
+		def(&s.ConnectTimeout, 3*time.Second)
+		def(&s.IdleTimeout, time.Hour)
+		def(&s.HalfCloseTimeout, 5*time.Minute)
+		def(&s.KeepAlive, 15*time.Second)
+		def(&s.DrainTimeout, 30*time.Second)
+		def(&s.MaxConnections, 50_000)
+		if s.Log == nil {
+			s.Log = slog.Default()
+		}
+		if s.Metrics == nil {
+			s.Metrics = NewMetrics()
+		}
+		s.Metrics.server.Store(s)
+		if s.Dial == nil {
+			s.Dial = s.dialer().DialContext
+		}
+		s.hello = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: s.decide}
+		s.crypto = make(chan struct{}, 2*runtime.GOMAXPROCS(0))
+		s.slots = make(chan struct{}, connectionBudget())
+		s.kill, s.killNow = context.WithCancel(context.Background())
+		s.conns.live = map[uint64]*connection{}
+		s.sockets = map[socketKey]*socket{}
+		s.limits = map[string]*limit{}
+		s.trusts = map[trust]*tickets{}
+		s.snapshot.Store(&state{})
+		s.initHTTP()
+	})
+}
+
+func def[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Run accepts connections until ctx ends. Then it stops to listen, lets the
+// connections finish for DrainTimeout, resets those that are left, and returns
+// nil when everything is gone. Call it once.
+func (s *Server) Run(ctx context.Context) error {
+	s.init()
+	s.reserve.open()
+	defer s.reserve.close()
+	s.mu.Lock()
+	s.phase = running
+	for _, k := range s.sockets {
+		s.start(k)
+	}
+	s.mu.Unlock()
+
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	wg.Go(func() { s.watch(stop) })
+	wg.Go(func() { s.tend(ctx) })
+	served := make(chan struct{})
+	go func() { defer close(served); _ = s.httpd.Serve(s.httpNew) }()
+
+	<-ctx.Done()
+	s.mu.Lock()
+	s.phase = stopped
+	for key, k := range s.sockets {
+		k.close()
+		delete(s.sockets, key)
+	}
+	s.mu.Unlock()
+	s.accepts.Wait()
+	s.drain()
+	close(stop)
+	wg.Wait()
+	<-served
+	s.http.Close()
+	return nil
+}
+
+// drain waits for the connections and ends what is left at the deadline.
+func (s *Server) drain() {
+	deadline, cancel := context.WithTimeout(context.Background(), s.DrainTimeout)
+	defer cancel()
+	s.Log.Info("draining", "connections", s.conns.count(), "timeout", s.DrainTimeout)
+	// A connection in its handshake may become one of package http.
+	for end := time.Now().Add(time.Second); s.conns.undecided() && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = s.httpd.Shutdown(deadline) })
+	select {
+	case <-s.conns.empty():
+	case <-deadline.Done():
+		s.Log.Warn("drain deadline: resetting connections", "connections", s.conns.count())
+	}
+	s.killNow()
+	for _, c := range s.conns.all() {
+		c.abort(endDrain)
+	}
+	_ = s.httpd.Close()
+	<-s.conns.empty()
+	cancel()
+	wg.Wait()
+}
+
+// tend retries what could not listen and renews ticket keys until ctx ends.
+func (s *Server) tend(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			s.mu.Lock()
+			s.listenAgain()
+			for _, t := range s.trusts {
+				t.rotate(now)
+			}
+			s.mu.Unlock()
+		}
+	}
+}
+
+// dialer makes backend legs: keepalive, no MPTCP (a sockmap cannot hold one),
+// and a reset on close from before the first packet on.
+func (s *Server) dialer() *net.Dialer {
+	d := &net.Dialer{KeepAliveConfig: s.keepAlive(), Control: lingerControl}
+	d.SetMultipathTCP(false)
+	return d
+}
+
+func (s *Server) keepAlive() net.KeepAliveConfig {
+	return net.KeepAliveConfig{Enable: true, Idle: s.KeepAlive, Interval: s.KeepAlive}
+}
+
+// Report says again what the last Apply reported, with what has changed since:
+// a listener that could not bind its address may serve by now.
+func (s *Server) Report() config.Report {
+	s.init()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.report()
+}
+
+// reserve is a descriptor that is given up to refuse a connection when there
+// are no others left.
+type reserve struct {
+	mu sync.Mutex
+	f  *os.File
+}
+
+func (r *reserve) open() { r.f, _ = os.Open(os.DevNull) }
+
+func (r *reserve) close() {
+	if r.f != nil {
+		_ = r.f.Close()
+		r.f = nil
+	}
+}

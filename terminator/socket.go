@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package terminator
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-gateway/sluice/terminator/relay"
+)
+
+// socketKey is where a socket listens. The zero Addr is every address of the
+// node, IPv4 and IPv6.
+type socketKey struct {
+	addr netip.Addr
+	port uint16
+}
+
+func (k socketKey) String() string {
+	if !k.addr.IsValid() {
+		return net.JoinHostPort("", itoa(k.port))
+	}
+	return netip.AddrPortFrom(k.addr, k.port).String()
+}
+
+// socket is one listening socket. Connections see the state that was stored
+// when they were accepted.
+type socket struct {
+	key     socketKey
+	ln      *net.TCPListener // nil while it cannot listen
+	err     error
+	started bool
+	state   atomic.Pointer[port]
+	done    chan struct{}
+}
+
+// listen opens the socket. Everything that accepted connections should have is
+// set here, once, and inherited.
+func (s *Server) listen(k *socket) {
+	shared := false
+	for other := range s.sockets {
+		shared = shared || (other.port == k.key.port && s.sockets[other].ln != nil)
+	}
+	lc := net.ListenConfig{KeepAlive: -1, Control: func(network, address string, c syscall.RawConn) error {
+		return errors.Join(lingerControl(network, address, c), s.listenControl(c))
+	}}
+	lc.SetMultipathTCP(false)
+	var ln net.Listener
+	if !shared {
+		// Sockets of this process may share a port, one for all addresses and
+		// one for a single address. A port of another process is an error,
+		// which SO_REUSEPORT would hide from both.
+		var probe net.Listener
+		if probe, k.err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", k.key.String()); k.err != nil {
+			return
+		}
+		_ = probe.Close()
+	}
+	if ln, k.err = lc.Listen(context.Background(), "tcp", k.key.String()); k.err == nil {
+		k.ln = ln.(*net.TCPListener)
+		if s.phase == running {
+			s.start(k)
+		}
+	}
+}
+
+func (s *Server) listenControl(c syscall.RawConn) error {
+	var err error
+	seconds := max(1, int(s.KeepAlive/time.Second))
+	if cerr := c.Control(func(fd uintptr) {
+		err = errors.Join(
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1),
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1),
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds),
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds))
+	}); cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+// lingerControl makes closing a reset until the streams ended in order.
+func lingerControl(_, _ string, c syscall.RawConn) error {
+	var err error
+	if cerr := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	}); cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+// listenAgain tries the sockets that could not listen. s.mu is held.
+func (s *Server) listenAgain() {
+	for _, k := range s.sockets {
+		if k.ln != nil {
+			continue
+		}
+		if s.listen(k); k.err == nil {
+			s.Log.Info("listening at last", "address", k.key.String())
+		}
+	}
+}
+
+func (k *socket) close() {
+	close(k.done)
+	if k.ln != nil {
+		_ = k.ln.Close()
+	}
+}
+
+// start begins to accept. s.mu is held.
+func (s *Server) start(k *socket) {
+	if k.ln != nil && !k.started {
+		k.started = true
+		s.accepts.Go(func() { s.accept(k) })
+	}
+}
+
+// Bounds of the pause after an accept that failed.
+const (
+	minPause = 5 * time.Millisecond
+	maxPause = 100 * time.Millisecond
+)
+
+// accept takes connections until the socket closes. While the process has no
+// descriptor left it refuses a few a second and sleeps in between.
+func (s *Server) accept(k *socket) {
+	var pause time.Duration
+	var warned time.Time
+	for {
+		tcp, err := k.ln.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			s.Metrics.acceptErrors.Inc()
+			if time.Since(warned) > 10*time.Second {
+				warned = time.Now()
+				s.Log.Warn("accept", "address", k.key.String(), "error", err)
+			}
+			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+				s.reserve.refuse(k.ln)
+			}
+			pause = min(max(2*pause, minPause), maxPause)
+			select {
+			case <-k.done:
+			case <-time.After(pause):
+			}
+			continue
+		}
+		pause = 0
+		select {
+		case s.slots <- struct{}{}:
+			c := s.open(k, tcp)
+			go s.serve(c)
+		case <-k.done:
+			relay.Abort(tcp)
+		}
+	}
+}
+
+// refuse gives up the reserve for a moment to reset the connection that has
+// waited longest: better than to let it wait for nothing.
+func (r *reserve) refuse(ln *net.TCPListener) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.close()
+	_ = ln.SetDeadline(time.Now().Add(time.Millisecond))
+	if c, err := ln.AcceptTCP(); err == nil {
+		relay.Abort(c)
+	}
+	_ = ln.SetDeadline(time.Time{})
+	r.open()
+}
+
+// descriptorReserve is what is kept of the process's descriptors for other
+// things than connections: listeners, files, metrics, BPF.
+const descriptorReserve = 128
+
+// connectionBudget is how many connections, of two descriptors each, the
+// process can have at a time.
+func connectionBudget() int {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return 1024
+	}
+	n := min(l.Cur, 4<<20)
+	return int(max(n-min(n/2, descriptorReserve), 2) / 2)
+}
