@@ -52,6 +52,7 @@ enum {
 };
 
 enum { AF_INET = 2 };
+enum { FIONREAD = 0x541b, S_IFMT = 0170000, S_IFSOCK = 0140000 };
 enum { TCP_ESTABLISHED = 1, TCP_CLOSE = 7, TCP_CLOSE_WAIT = 8 };
 enum { RCV_SHUTDOWN = 1, SEND_SHUTDOWN = 2, SHUTDOWN_MASK = 3 };
 enum {
@@ -143,9 +144,14 @@ struct proto {
 	unsigned long *memory_pressure;
 };
 
+typedef struct {
+	__s64 counter;
+} atomic64_t;
+
 struct sock_common {
 	struct proto *skc_prot;
 	unsigned long skc_flags;
+	atomic64_t skc_cookie; /* 0 until somebody asks for it */
 };
 
 struct sock {
@@ -166,18 +172,44 @@ struct tcp_sock {
 	bool is_mptcp;
 };
 
+struct inode {
+	__u16 i_mode;
+};
+
+struct file {
+	struct inode *f_inode;
+	void *private_data; /* of a socket: struct socket */
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
+struct socket {
+	struct sock *sk;
+};
+
 struct task_struct {
 	int tgid;
+	struct files_struct *files;
 };
 
 struct pt_regs {
 };
 
-/* Where the number of the system call is, per architecture. */
+/* Where a system call's number and arguments are, per architecture. */
 struct pt_regs___x86 {
 	unsigned long orig_ax;
+	unsigned long di;
+	unsigned long si;
 };
 struct pt_regs___arm64 {
+	__u64 regs[31];
 	int syscallno;
 };
 
@@ -203,6 +235,10 @@ static long (*bpf_ringbuf_output)(void *ringbuf, void *data, __u64 size, __u64 f
 static struct tcp_sock *(*bpf_skc_to_tcp_sock)(void *sk) = (void *)137;
 static struct task_struct *(*bpf_get_current_task_btf)(void) = (void *)158;
 static struct pt_regs *(*bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
+
+/* Reads from->field behind a pointer that the verifier does not follow. */
+#define read_field(into, from, field) \
+	bpf_probe_read_kernel(&(into), sizeof(into), __builtin_preserve_access_index(&(from)->field))
 
 #define bpf_htonl(x) __builtin_bswap32(x)
 

@@ -3,12 +3,13 @@
 /*
  * The kernel half of Sluice: the decrypted bytes of a connection go straight
  * from the agent's sendmsg(2) into the backend's recvmsg(2), and back, without
- * a trip through TCP. Four programs:
+ * a trip through TCP. The programs:
  *
  *   sl_sockops  says which two sockets are the ends of one connection
  *   sl_msg      decides for each write: redirect it, or leave it to TCP
  *   sl_recv     sees each read: keeps the books that sl_msg decides by
  *   sl_adjust   sees who consumes TCP bytes in another way than recvmsg(2)
+ *   sl_ioctl    on kernels that need it: sees who asks FIONREAD
  *
  * The rule above all: whenever anything is unknown, unusual or full, the bytes
  * go through TCP, which was there before and carries the connection as if this
@@ -74,6 +75,15 @@ struct {
 	__type(value, struct sl_end);
 } sl_ends SEC(".maps");
 
+/* The backends' ends by cookie; empty unless sl_ioctl needs it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_CONNS);
+	__type(key, __u64);
+	__type(value, struct sl_member);
+} sl_members SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -94,8 +104,9 @@ struct {
 } sl_events SEC(".maps");
 
 static const struct sl_flow empty_flow;
-/* Nothing but a mention, so that the type gets into BTF and from there into Go. */
+/* Nothing but a mention, so that the types get into BTF and from there into Go. */
 const struct sl_blind *const sl_blind_type = NULL;
+const enum sl_omits sl_omits_type = 0;
 
 static __always_inline struct sl_settings *config(void)
 {
@@ -190,12 +201,19 @@ static __always_inline void remote_ip(__u32 ip[4], struct bpf_sock_ops *ctx)
 	ip[3] = word(ctx->remote_ip6[3]);
 }
 
-static __always_inline struct sl_endpoint *endpoint_of(const struct sl_ident *ident)
+static __always_inline struct sl_endpoint_key endpoint_key(const struct sl_ident *ident)
 {
 	struct sl_endpoint_key key = {};
 
 	__builtin_memcpy(key.ip, ident->backend_ip, sizeof(key.ip));
 	key.port = ident->backend_port;
+	return key;
+}
+
+static __always_inline struct sl_endpoint *endpoint_of(const struct sl_ident *ident)
+{
+	struct sl_endpoint_key key = endpoint_key(ident);
+
 	return bpf_map_lookup_elem(&sl_endpoints, &key);
 }
 
@@ -283,6 +301,9 @@ static __always_inline enum sl_outcome announce(struct bpf_sock_ops *ctx, struct
 		return sl_policy_off;
 	if (!tp || tp->is_mptcp)
 		return sl_mptcp;
+	/* What such a reader minds is being in a sockmap at all. */
+	if (endpoint->policy == sl_auto && endpoint->reader == sl_by_fionread)
+		return sl_reader_fionread;
 	/*
 	 * A socket in a sockhash sends more slowly through TCP than one that is
 	 * not. Towards an endpoint whose peers are never found here, do not pay
@@ -346,7 +367,9 @@ static __always_inline enum sl_outcome join(struct bpf_sock_ops *ctx, struct bpf
 					    const struct sl_ident *ident, struct sl_flow *flow, __u64 id)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-	__u64 key = end_key(id, sl_backend);
+	__u64 key = end_key(id, sl_backend), cookie = bpf_get_socket_cookie(ctx);
+	struct sl_settings *cfg = config();
+	struct sl_member member = { .flow = id };
 	struct sl_end *end;
 	long err;
 
@@ -359,9 +382,16 @@ static __always_inline enum sl_outcome join(struct bpf_sock_ops *ctx, struct bpf
 		return sl_map_full;
 	flow->backend.copied_seq = ident->agent_seq;
 	flow->backend.next_seq = ident->backend_seq;
+	if (cfg && cfg->fionread) {
+		member.endpoint = endpoint_key(ident);
+		if (bpf_map_update_elem(&sl_members, &cookie, &member, BPF_NOEXIST))
+			return sl_map_full;
+	}
 	err = bpf_sock_hash_update(ctx, &sl_socks, &key, BPF_NOEXIST);
-	if (err)
+	if (err) {
+		bpf_map_delete_elem(&sl_members, &cookie);
 		return outcome_of_insert(err);
+	}
 	end->side = sl_backend;
 	end->ident = *ident;
 	end->flow = id;
@@ -436,7 +466,7 @@ static __always_inline void on_state(struct bpf_sock_ops *ctx, struct bpf_sock *
 	struct sl_flow *flow;
 	struct sock *kernel;
 	__s64 unread;
-	__u64 id;
+	__u64 id, cookie;
 
 	if (!end || !end->flow || end->state & SL_GONE)
 		return;
@@ -477,6 +507,9 @@ static __always_inline void on_state(struct bpf_sock_ops *ctx, struct bpf_sock *
 				__sync_fetch_and_add(&endpoint->unjoined, 1);
 			release_flow(flow, id);
 		}
+	} else {
+		cookie = bpf_get_socket_cookie(ctx);
+		bpf_map_delete_elem(&sl_members, &cookie);
 	}
 	if (__sync_fetch_and_or(&end->state, SL_GONE) == 0 && !__sync_lock_test_and_set(&end->released, 1))
 		release_flow(flow, id);
@@ -734,7 +767,7 @@ int sl_adjust(__u64 *ctx)
 	if (!flow)
 		return 0;
 	if (in_splice(cfg)) {
-		blind.splices = 1;
+		blind.how = sl_by_splice;
 		if (__sync_lock_test_and_set(&flow->backend.reader, sl_by_splice) != sl_by_splice) {
 			endpoint = endpoint_of(&end->ident);
 			if (endpoint)
@@ -748,6 +781,86 @@ int sl_adjust(__u64 *ctx)
 		bpf_ringbuf_output(&sl_events, &blind, sizeof(blind), 0);
 	}
 	leave_flow(end);
+	return 0;
+}
+
+static __always_inline struct sock *socket_of(unsigned int fd)
+{
+	struct fdtable *table = bpf_get_current_task_btf()->files->fdt;
+	struct socket *socket;
+	struct inode *inode;
+	struct file *file;
+	__u16 mode = 0;
+	struct sock *sk;
+
+	if (fd >= table->max_fds || bpf_probe_read_kernel(&file, sizeof(file), table->fd + fd) || !file ||
+	    read_field(inode, file, f_inode) || read_field(mode, inode, i_mode) || (mode & S_IFMT) != S_IFSOCK ||
+	    read_field(socket, file, private_data) || read_field(sk, socket, sk))
+		return NULL;
+	return sk;
+}
+
+/*
+ * Attached only where the self-test has found FIONREAD to leave out bytes of
+ * sockmap members, because this one does make every system call of the node
+ * slower. Programs that ask FIONREAD how much there is, and believe it, hang
+ * when bytes are left out. So an endpoint that asks gets no more members; and a
+ * connection that was just told too little is reset.
+ */
+SEC("tp_btf/sys_enter")
+int sl_ioctl(__u64 *ctx)
+{
+	struct pt_regs___x86 *x86 = (void *)ctx[0];
+	struct pt_regs___arm64 *arm64 = (void *)ctx[0];
+	struct sl_settings *cfg = config();
+	struct sl_blind blind = { .how = sl_by_fionread };
+	struct sl_endpoint *endpoint;
+	struct sl_member *member;
+	__u32 copied, next;
+	struct sl_flow *flow;
+	unsigned long flags;
+	struct sock *sk;
+	__u64 fd, command, cookie;
+	bool fin;
+
+	if (!cfg || ctx[1] != cfg->sys_ioctl)
+		return 0;
+	if (field_exists(x86->orig_ax)) {
+		fd = x86->di;
+		command = x86->si;
+	} else if (field_exists(arm64->syscallno)) {
+		fd = arm64->regs[0];
+		command = arm64->regs[1];
+	} else {
+		return 0;
+	}
+	if (command != FIONREAD)
+		return 0;
+	sk = socket_of(fd);
+	if (!sk || read_field(cookie, sk, __sk_common.skc_cookie.counter))
+		return 0;
+	member = bpf_map_lookup_elem(&sl_members, &cookie);
+	if (!member)
+		return 0;
+	endpoint = bpf_map_lookup_elem(&sl_endpoints, &member->endpoint);
+	if (endpoint)
+		endpoint->reader = sl_by_fionread;
+
+	/* Still there after reading it: so what was read was this socket's. */
+	blind.flow = member->flow;
+	if (bpf_map_lookup_elem(&sl_members, &cookie) != member)
+		return 0;
+	flow = bpf_map_lookup_elem(&sl_flows, &blind.flow);
+	if (!flow)
+		return 0;
+	blind.spliced_read = flow->backend.spliced_read;
+	if (read_field(flags, sk, __sk_common.skc_flags) || read_field(copied, (struct tcp_sock *)sk, copied_seq) ||
+	    read_field(next, (struct tcp_sock *)sk, rcv_nxt))
+		return 0;
+	fin = flags & 1UL << kernel_enum(enum sock_flags, SOCK_DONE);
+	if ((cfg->fionread & sl_omits_tcp && (__s32)(next - fin - copied) > 0) ||
+	    (cfg->fionread & sl_omits_spliced && (__s64)(flow->agent.spliced - blind.spliced_read) > 0))
+		bpf_ringbuf_output(&sl_events, &blind, sizeof(blind), 0);
 	return 0;
 }
 

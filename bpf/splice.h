@@ -32,6 +32,7 @@
  * reader_splices    the peer reads by splice(2), which does not see spliced bytes
  * reader_waits      the peer reads with MSG_WAITALL or SO_RCVLOWAT, which
  *                   spliced bytes do not honour
+ * reader_fionread   the peer asks FIONREAD, which on this kernel leaves bytes out
  * reader_ulp        the peer has an upper layer protocol (kernel TLS) on top
  * tcp_busy          earned, but TCP's queue was never empty at a write
  */
@@ -49,6 +50,7 @@
 	X(reader_unproven)  \
 	X(reader_splices)   \
 	X(reader_waits)     \
+	X(reader_fionread)  \
 	X(reader_ulp)       \
 	X(tcp_busy)
 
@@ -73,6 +75,7 @@ enum sl_reader {
 	sl_by_splice,
 	sl_by_waiting, /* MSG_WAITALL or SO_RCVLOWAT */
 	sl_by_ulp,
+	sl_by_fionread,
 };
 
 enum sl_policy {
@@ -89,7 +92,16 @@ struct sl_settings {
 	__u32 stopped; /* 1: no new connection joins, no more bytes are redirected */
 	__u32 sys_splice; /* number of splice(2) on this machine */
 	__u32 sys_splice_compat; /* and for its 32-bit programs; 0: none */
+	__u32 sys_ioctl; /* number of ioctl(2) */
+	__u32 fionread; /* what FIONREAD leaves out on this kernel: enum sl_omits; 0: nothing */
 };
+
+/*
+ * Kernels from commit 929e30f93125 (6.6.128, 6.12.75, 6.18.14) to its repair,
+ * 04af4efde58a, show a sockmap member's redirected bytes in FIONREAD and none of
+ * TCP's; older ones the other way round.
+ */
+enum sl_omits { sl_omits_tcp = 1, sl_omits_spliced = 2 };
 
 struct sl_endpoint_key {
 	__u8 ip[16]; /* network byte order */
@@ -101,7 +113,7 @@ struct sl_endpoint {
 	char endpoint[48]; /* address:port as people write it */
 	char route[64];
 	enum sl_policy policy;
-	enum sl_reader reader; /* sl_by_splice once a connection of it was seen splicing */
+	enum sl_reader reader; /* sl_by_splice, sl_by_fionread: once seen, of any connection */
 	__u32 unjoined; /* connections in a row whose peer did not show up */
 	__u32 skipped; /* connections not tried because of that */
 };
@@ -173,11 +185,17 @@ struct sl_byte_counts {
 	__u64 to_agent;
 };
 
-/* A reader went past redirected bytes without seeing them. */
+/* A backend's socket for who only knows its cookie. */
+struct sl_member {
+	__u64 flow;
+	struct sl_endpoint_key endpoint;
+};
+
+/* A reader did not see bytes that are there for it. */
 struct sl_blind {
 	__u64 flow;
 	__s64 spliced_read; /* when it was noticed */
-	__u32 splices; /* 1: inside splice(2) */
+	enum sl_reader how; /* sl_unproven: not known */
 	__u32 zero;
 };
 

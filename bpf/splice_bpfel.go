@@ -17,7 +17,7 @@ type SpliceSlBlind struct {
 	_           structs.HostLayout
 	Flow        uint64
 	SplicedRead int64
-	Splices     uint32
+	How         SpliceSlReader
 	Zero        uint32
 }
 
@@ -42,6 +42,7 @@ type SpliceSlCounts struct {
 	ReaderUnproven  uint64
 	ReaderSplices   uint64
 	ReaderWaits     uint64
+	ReaderFionread  uint64
 	ReaderUlp       uint64
 	TcpBusy         uint64
 }
@@ -117,6 +118,20 @@ type SpliceSlIdent struct {
 	BackendSeq  uint32
 }
 
+type SpliceSlMember struct {
+	_        structs.HostLayout
+	Flow     uint64
+	Endpoint SpliceSlEndpointKey
+	_        [4]byte
+}
+
+type SpliceSlOmits uint32
+
+const (
+	SpliceSlOmitsSlOmitsTcp     SpliceSlOmits = 1
+	SpliceSlOmitsSlOmitsSpliced SpliceSlOmits = 2
+)
+
 type SpliceSlOutcome uint32
 
 const (
@@ -134,8 +149,9 @@ const (
 	SpliceSlOutcomeSlReaderUnproven  SpliceSlOutcome = 11
 	SpliceSlOutcomeSlReaderSplices   SpliceSlOutcome = 12
 	SpliceSlOutcomeSlReaderWaits     SpliceSlOutcome = 13
-	SpliceSlOutcomeSlReaderUlp       SpliceSlOutcome = 14
-	SpliceSlOutcomeSlTcpBusy         SpliceSlOutcome = 15
+	SpliceSlOutcomeSlReaderFionread  SpliceSlOutcome = 14
+	SpliceSlOutcomeSlReaderUlp       SpliceSlOutcome = 15
+	SpliceSlOutcomeSlTcpBusy         SpliceSlOutcome = 16
 )
 
 type SpliceSlPolicy uint32
@@ -149,11 +165,12 @@ const (
 type SpliceSlReader uint32
 
 const (
-	SpliceSlReaderSlUnproven  SpliceSlReader = 0
-	SpliceSlReaderSlByRecv    SpliceSlReader = 1
-	SpliceSlReaderSlBySplice  SpliceSlReader = 2
-	SpliceSlReaderSlByWaiting SpliceSlReader = 3
-	SpliceSlReaderSlByUlp     SpliceSlReader = 4
+	SpliceSlReaderSlUnproven   SpliceSlReader = 0
+	SpliceSlReaderSlByRecv     SpliceSlReader = 1
+	SpliceSlReaderSlBySplice   SpliceSlReader = 2
+	SpliceSlReaderSlByWaiting  SpliceSlReader = 3
+	SpliceSlReaderSlByUlp      SpliceSlReader = 4
+	SpliceSlReaderSlByFionread SpliceSlReader = 5
 )
 
 type SpliceSlSettings struct {
@@ -165,6 +182,8 @@ type SpliceSlSettings struct {
 	Stopped         uint32
 	SysSplice       uint32
 	SysSpliceCompat uint32
+	SysIoctl        uint32
+	Fionread        uint32
 }
 
 type SpliceSlSide uint32
@@ -185,14 +204,17 @@ const (
 	SpliceMapSlEnds      = "sl_ends"
 	SpliceMapSlEvents    = "sl_events"
 	SpliceMapSlFlows     = "sl_flows"
+	SpliceMapSlMembers   = "sl_members"
 	SpliceMapSlOutcomes  = "sl_outcomes"
 	SpliceMapSlSocks     = "sl_socks"
 	SpliceProgSlAdjust   = "sl_adjust"
+	SpliceProgSlIoctl    = "sl_ioctl"
 	SpliceProgSlMsg      = "sl_msg"
 	SpliceProgSlRecv     = "sl_recv"
 	SpliceProgSlSockops  = "sl_sockops"
 	SpliceProgSlWhoami   = "sl_whoami"
 	SpliceVarSlBlindType = "sl_blind_type"
+	SpliceVarSlOmitsType = "sl_omits_type"
 )
 
 // LoadSplice returns the embedded CollectionSpec for Splice.
@@ -238,6 +260,7 @@ type SpliceSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type SpliceProgramSpecs struct {
 	SlAdjust  *ebpf.ProgramSpec `ebpf:"sl_adjust"`
+	SlIoctl   *ebpf.ProgramSpec `ebpf:"sl_ioctl"`
 	SlMsg     *ebpf.ProgramSpec `ebpf:"sl_msg"`
 	SlRecv    *ebpf.ProgramSpec `ebpf:"sl_recv"`
 	SlSockops *ebpf.ProgramSpec `ebpf:"sl_sockops"`
@@ -255,6 +278,7 @@ type SpliceMapSpecs struct {
 	SlEnds      *ebpf.MapSpec `ebpf:"sl_ends"`
 	SlEvents    *ebpf.MapSpec `ebpf:"sl_events"`
 	SlFlows     *ebpf.MapSpec `ebpf:"sl_flows"`
+	SlMembers   *ebpf.MapSpec `ebpf:"sl_members"`
 	SlOutcomes  *ebpf.MapSpec `ebpf:"sl_outcomes"`
 	SlSocks     *ebpf.MapSpec `ebpf:"sl_socks"`
 }
@@ -264,6 +288,7 @@ type SpliceMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type SpliceVariableSpecs struct {
 	SlBlindType *ebpf.VariableSpec `ebpf:"sl_blind_type"`
+	SlOmitsType *ebpf.VariableSpec `ebpf:"sl_omits_type"`
 }
 
 // SpliceObjects contains all objects after they have been loaded into the kernel.
@@ -293,6 +318,7 @@ type SpliceMaps struct {
 	SlEnds      *ebpf.Map `ebpf:"sl_ends"`
 	SlEvents    *ebpf.Map `ebpf:"sl_events"`
 	SlFlows     *ebpf.Map `ebpf:"sl_flows"`
+	SlMembers   *ebpf.Map `ebpf:"sl_members"`
 	SlOutcomes  *ebpf.Map `ebpf:"sl_outcomes"`
 	SlSocks     *ebpf.Map `ebpf:"sl_socks"`
 }
@@ -306,6 +332,7 @@ func (m *SpliceMaps) Close() error {
 		m.SlEnds,
 		m.SlEvents,
 		m.SlFlows,
+		m.SlMembers,
 		m.SlOutcomes,
 		m.SlSocks,
 	)
@@ -316,6 +343,7 @@ func (m *SpliceMaps) Close() error {
 // It can be passed to LoadSpliceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SpliceVariables struct {
 	SlBlindType *ebpf.Variable `ebpf:"sl_blind_type"`
+	SlOmitsType *ebpf.Variable `ebpf:"sl_omits_type"`
 }
 
 // SplicePrograms contains all programs after they have been loaded into the kernel.
@@ -323,6 +351,7 @@ type SpliceVariables struct {
 // It can be passed to LoadSpliceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SplicePrograms struct {
 	SlAdjust  *ebpf.Program `ebpf:"sl_adjust"`
+	SlIoctl   *ebpf.Program `ebpf:"sl_ioctl"`
 	SlMsg     *ebpf.Program `ebpf:"sl_msg"`
 	SlRecv    *ebpf.Program `ebpf:"sl_recv"`
 	SlSockops *ebpf.Program `ebpf:"sl_sockops"`
@@ -332,6 +361,7 @@ type SplicePrograms struct {
 func (p *SplicePrograms) Close() error {
 	return _SpliceClose(
 		p.SlAdjust,
+		p.SlIoctl,
 		p.SlMsg,
 		p.SlRecv,
 		p.SlSockops,

@@ -5,6 +5,7 @@ package splice
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync/atomic"
@@ -29,7 +30,14 @@ type Conn struct {
 	splicer *Splicer
 
 	writeClosed atomic.Bool
-	reset       atomic.Bool
+	atReset     atomic.Pointer[known] // nil: was not reset by us
+}
+
+// known is what the kernel half knew of a connection. flow is nil when the
+// connection was in none, or had ended.
+type known struct {
+	end  bpf.SpliceSlEnd
+	flow *bpf.SpliceSlFlow
 }
 
 var _ interface {
@@ -41,13 +49,21 @@ var _ interface {
 } = (*Conn)(nil)
 
 // ErrReaderBlind is the cause when a connection was reset because its backend
-// had turned to a way of reading, like splice(2), that does not see spliced
-// bytes. Its endpoint gets no more spliced bytes.
+// reads in a way, like splice(2), that does not see bytes that are there for
+// it. Further connections to its endpoint take that into account.
 var ErrReaderBlind = errors.New("connection reset: the backend reads in a way that does not see spliced bytes")
 
 // Dial connects to a backend, like net.Dialer.DialContext, and returns a *Conn.
 // It is not Multipath TCP, and keepalive is left to the caller.
 func (s *Splicer) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := s.dial(ctx, network, address)
+	if err != nil {
+		return nil, err // not a nil *Conn
+	}
+	return c, nil
+}
+
+func (s *Splicer) dial(ctx context.Context, network, address string) (*Conn, error) {
 	d := net.Dialer{KeepAlive: -1, Control: s.setMark}
 	d.SetMultipathTCP(false)
 	nc, err := d.DialContext(ctx, network, address)
@@ -56,7 +72,7 @@ func (s *Splicer) Dial(ctx context.Context, network, address string) (net.Conn, 
 	}
 	tcp, ok := nc.(*net.TCPConn)
 	if !ok {
-		return nc, nil
+		return nil, errors.Join(fmt.Errorf("dial %s: network %q is not TCP", address, network), nc.Close())
 	}
 	raw, err := tcp.SyscallConn()
 	if err != nil {
@@ -124,7 +140,18 @@ func (c *Conn) CloseWrite() error {
 func (c *Conn) Close() error {
 	err := c.tcp.Close()
 	c.splicer.remove(c)
+	if c.atReset.Load() != nil {
+		return nil
+	}
 	return err
+}
+
+// resetNow ends the connection with a reset, whoever is using it.
+func (c *Conn) resetNow() {
+	end, flow := c.look()
+	c.atReset.Store(&known{end, flow})
+	_ = c.tcp.SetLinger(0)
+	_ = c.tcp.Close() // fails only if the owner was faster
 }
 
 func (c *Conn) LocalAddr() net.Addr                { return c.tcp.LocalAddr() }
@@ -147,7 +174,7 @@ func (c *Conn) opError(op string, err error) error {
 }
 
 func (c *Conn) explain(op string, err error) error {
-	if c.reset.Load() {
+	if c.atReset.Load() != nil {
 		return c.opError(op, ErrReaderBlind)
 	}
 	return err
@@ -201,6 +228,9 @@ func (c *Conn) look() (end bpf.SpliceSlEnd, flow *bpf.SpliceSlFlow) {
 			end = bpf.SpliceSlEnd{}
 		}
 	})
+	if k := c.atReset.Load(); err != nil && k != nil {
+		return k.end, k.flow
+	}
 	if err != nil || end.Flow == 0 || end.State&endGone != 0 {
 		return end, nil
 	}

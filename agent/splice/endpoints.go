@@ -43,6 +43,11 @@ func (s *Splicer) SetEndpoints(endpoints []Endpoint) error {
 		want[key] = v
 	}
 
+	s.use.RLock()
+	defer s.use.RUnlock()
+	if s.released {
+		return errClosed
+	}
 	var (
 		key  bpf.SpliceSlEndpointKey
 		have bpf.SpliceSlEndpoint

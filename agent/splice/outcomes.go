@@ -33,6 +33,11 @@ func (s *Splicer) label(o bpf.SpliceSlOutcome) string { return s.labels[o] }
 // counts once: when it is first spliced, when it is clear that it never will
 // be, or when it ends.
 func (s *Splicer) Outcomes() (map[string]uint64, error) {
+	s.use.RLock()
+	defer s.use.RUnlock()
+	if s.released {
+		return nil, errClosed
+	}
 	counts, err := s.objs.SlOutcomes.LookupBytes(uint32(0))
 	if err != nil {
 		return nil, fmt.Errorf("read map sl_outcomes: %w", err)
@@ -42,6 +47,24 @@ func (s *Splicer) Outcomes() (map[string]uint64, error) {
 		out[label] = binary.NativeEndian.Uint64(counts[8*i:])
 	}
 	return out, nil
+}
+
+// splicedBytes returns the bytes redirected since Open, each way.
+func (s *Splicer) splicedBytes() (toBackend, fromBackend uint64, err error) {
+	s.use.RLock()
+	defer s.use.RUnlock()
+	if s.released {
+		return 0, 0, errClosed
+	}
+	var perCPU []bpf.SpliceSlByteCounts
+	if err := s.objs.SlBytes.Lookup(uint32(0), &perCPU); err != nil {
+		return 0, 0, fmt.Errorf("read map sl_bytes: %w", err)
+	}
+	for _, b := range perCPU {
+		toBackend += b.ToBackend
+		fromBackend += b.ToAgent
+	}
+	return toBackend, fromBackend, nil
 }
 
 // outcomeOf is what has become of a connection so far, or why it is not

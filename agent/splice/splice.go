@@ -8,9 +8,11 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-gateway/sluice/bpf"
@@ -59,17 +61,29 @@ type Options struct {
 // Splicer is the loaded and attached kernel half. Its methods may be called
 // from any goroutine.
 type Splicer struct {
-	objs   bpf.SpliceObjects
-	links  []link.Link // cilium/ebpf detaches a link that is garbage collected
-	mark   uint32
-	log    *slog.Logger
-	labels []string // outcome labels by enum value
-	config bpf.SpliceSlSettings
+	objs     bpf.SpliceObjects
+	links    []link.Link // cilium/ebpf detaches a link that is garbage collected
+	mark     uint32
+	log      *slog.Logger
+	labels   []string // outcome labels by enum value
+	config   bpf.SpliceSlSettings
+	report   Report
+	pins     *pins // nil: not pinned
+	events   *ringbuf.Reader
+	resets   atomic.Uint64
+	proving  atomic.Bool // the self-test runs: its resets are expected
+	watchers sync.WaitGroup
 
 	mu     sync.Mutex
 	closed bool
 	conns  map[*Conn]struct{}
+
+	use      sync.RWMutex // held for reading while maps are used
+	released bool
 }
+
+// errClosed says that the maps are gone.
+var errClosed = errors.New("splicer is closed")
 
 // Open loads, attaches and proves the kernel half. Without it, it returns an
 // error wrapping an *Unavailable whose Reason is a stable label. The caller
@@ -80,6 +94,9 @@ func Open(opts Options) (*Splicer, error) {
 	}
 	if opts.MaxConnections == 0 {
 		opts.MaxConnections = defaultMaxConnections
+	}
+	if opts.PinDir == "" {
+		opts.PinDir = DefaultPinDir
 	}
 	if opts.Log == nil {
 		opts.Log = slog.Default()
@@ -95,11 +112,46 @@ func Open(opts Options) (*Splicer, error) {
 	if err := s.load(opts.MaxConnections); err != nil {
 		return nil, err
 	}
-	if err := s.attach(opts.Cgroup); err != nil {
-		s.release()
-		return nil, err
+	if err := s.start(opts); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+func (s *Splicer) start(opts Options) error {
+	if err := s.configure(); err != nil {
+		return err
+	}
+	if err := s.attach(opts.Cgroup); err != nil {
+		return err
+	}
+	events, err := ringbuf.NewReader(s.objs.SlEvents)
+	if err != nil {
+		return unavailable(ReasonKernel, "open map sl_events: %w", err)
+	}
+	s.events = events
+	s.watchers.Go(func() { s.watch(events) })
+
+	s.proving.Store(true)
+	s.report = s.selfTest()
+	s.proving.Store(false)
+	if !s.report.OK() {
+		return &Unavailable{Reason: ReasonSelfTest, Err: errors.New(s.report.failed()), Report: s.report}
+	}
+	s.pins, err = pin(opts.PinDir, map[string]*ebpf.Map{
+		bpf.SpliceMapSlEndpoints: s.objs.SlEndpoints,
+		bpf.SpliceMapSlFlows:     s.objs.SlFlows,
+		bpf.SpliceMapSlOutcomes:  s.objs.SlOutcomes,
+		bpf.SpliceMapSlBytes:     s.objs.SlBytes,
+		bpf.SpliceMapSlConfig:    s.objs.SlConfig,
+	})
+	if err != nil {
+		s.log.Warn("splice maps are not pinned: bpftool will not find them by name", "err", err)
+		s.report.Pins = err.Error()
+	} else {
+		s.report.Pins = s.pins.dir
+	}
+	return nil
 }
 
 func (s *Splicer) load(maxConnections int) error {
@@ -113,7 +165,8 @@ func (s *Splicer) load(maxConnections int) error {
 	if s.labels, err = outcomeLabels(spec); err != nil {
 		return unavailable(ReasonKernel, "read embedded programs: %w", err)
 	}
-	for _, name := range []string{bpf.SpliceMapSlFlows, bpf.SpliceMapSlAnnounced, bpf.SpliceMapSlEndpoints} {
+	for _, name := range []string{bpf.SpliceMapSlFlows, bpf.SpliceMapSlAnnounced,
+		bpf.SpliceMapSlEndpoints, bpf.SpliceMapSlMembers} {
 		spec.Maps[name].MaxEntries = uint32(maxConnections)
 	}
 	spec.Maps[bpf.SpliceMapSlSocks].MaxEntries = 2 * uint32(maxConnections)
@@ -136,9 +189,9 @@ func (s *Splicer) load(maxConnections int) error {
 	}
 	s.config = bpf.SpliceSlSettings{
 		Mark: s.mark, Owner: owner, Limit: Limit, Earn: earn,
-		SysSplice: unix.SYS_SPLICE, SysSpliceCompat: spliceCompat,
+		SysSplice: unix.SYS_SPLICE, SysSpliceCompat: spliceCompat, SysIoctl: unix.SYS_IOCTL,
 	}
-	return s.configure()
+	return nil
 }
 
 func (s *Splicer) configure() error {
@@ -157,16 +210,21 @@ func (s *Splicer) attach(cgroup string) error {
 	if err != nil {
 		return unavailable(ReasonKernel, "attach sl_msg: %w", err)
 	}
-	for name, prog := range map[string]*ebpf.Program{"sl_recv": s.objs.SlRecv, "sl_adjust": s.objs.SlAdjust} {
-		l, err := link.AttachTracing(link.TracingOptions{Program: prog, AttachType: ebpf.AttachTraceRawTp})
-		if err != nil {
-			return unavailable(ReasonKernel, "attach %s: %w", name, err)
-		}
-		s.links = append(s.links, l)
+	if err := errors.Join(s.trace(s.objs.SlRecv), s.trace(s.objs.SlAdjust)); err != nil {
+		return err
 	}
 	l, err := link.AttachCgroup(link.CgroupOptions{Path: cgroup, Attach: ebpf.AttachCGroupSockOps, Program: s.objs.SlSockops})
 	if err != nil {
 		return unavailable(ReasonCgroup, "attach sl_sockops to %s: %w", cgroup, err)
+	}
+	s.links = append(s.links, l)
+	return nil
+}
+
+func (s *Splicer) trace(prog *ebpf.Program) error {
+	l, err := link.AttachTracing(link.TracingOptions{Program: prog, AttachType: ebpf.AttachTraceRawTp})
+	if err != nil {
+		return unavailable(ReasonKernel, "attach %s: %w", prog, err)
 	}
 	s.links = append(s.links, l)
 	return nil
@@ -187,23 +245,33 @@ func (s *Splicer) Close() error {
 	s.mu.Unlock()
 
 	err := s.configure()
+	if s.pins != nil {
+		err = errors.Join(err, s.pins.close())
+	}
 	if last {
-		s.release()
+		err = errors.Join(err, s.release())
 	}
 	return err
 }
 
 // release detaches and unloads. Sockets that are still members keep what they
 // need of it alive in the kernel.
-func (s *Splicer) release() {
+func (s *Splicer) release() error {
+	var errs []error
 	for _, l := range s.links {
-		if err := l.Close(); err != nil {
-			s.log.Warn("detach splice program", "err", err)
-		}
+		errs = append(errs, l.Close())
 	}
-	if err := s.objs.Close(); err != nil {
-		s.log.Warn("unload splice programs", "err", err)
+	if s.events != nil {
+		errs = append(errs, s.events.Close())
 	}
+	s.watchers.Wait()
+	s.use.Lock()
+	defer s.use.Unlock()
+	s.released = true
+	if err := errors.Join(append(errs, s.objs.Close())...); err != nil {
+		return fmt.Errorf("detach splice programs: %w", err)
+	}
+	return nil
 }
 
 func (s *Splicer) add(c *Conn) {
@@ -219,6 +287,11 @@ func (s *Splicer) remove(c *Conn) {
 	last := there && s.closed && len(s.conns) == 0
 	s.mu.Unlock()
 	if last {
-		s.release()
+		if err := s.release(); err != nil {
+			s.log.Warn("end of the last connection", "err", err)
+		}
 	}
 }
+
+// SelfTest returns what the self-test at Open saw.
+func (s *Splicer) SelfTest() Report { return s.report }

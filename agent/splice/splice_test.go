@@ -86,6 +86,7 @@ func TestEchoIsSpliced(t *testing.T) {
 	if path != PathSpliced {
 		t.Errorf("path %s, reason %s", path, reason)
 	}
+	t.Logf("%+v", s.SelfTest())
 	o, _ := s.Outcomes()
 	t.Log(o, unix.SYS_SPLICE)
 }

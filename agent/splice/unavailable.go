@@ -19,6 +19,7 @@ const (
 type Unavailable struct {
 	Reason string // one of the Reason constants
 	Err    error
+	Report Report // of the self-test, when that is the reason
 }
 
 func (u *Unavailable) Error() string {

@@ -1,0 +1,410 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package splice
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-gateway/sluice/bpf"
+)
+
+// The pattern's byte at an offset depends on the offset alone, with a period of
+// a prime: bytes lost, doubled or swapped show.
+const patternPeriod = 251
+
+func sendPattern(w io.Writer, offset, n int) error {
+	_, err := w.Write(pattern(offset, n))
+	return err
+}
+
+func pattern(offset, n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte((offset + i) % patternPeriod)
+	}
+	return b
+}
+
+func readPattern(r io.Reader, offset, n int) error {
+	b := make([]byte, n)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return fmt.Errorf("read %d bytes at %d: %w", n, offset, err)
+	}
+	return comparePattern(b, offset)
+}
+
+func comparePattern(b []byte, offset int) error {
+	for i, got := range b {
+		if want := byte((offset + i) % patternPeriod); got != want {
+			return fmt.Errorf("byte %d is %d, want %d: lost or out of order", offset+i, got, want)
+		}
+	}
+	return nil
+}
+
+func checkRecv(p *pair) (string, error) {
+	if err := p.warm(); err != nil {
+		return "", err
+	}
+	n := p.agent.Counters()
+	return fmt.Sprintf("%d of %d bytes to the backend and %d of %d from it went past TCP",
+		n.SplicedOut, n.Sent, n.SplicedIn, n.Received), nil
+}
+
+// checkOrder streams through a reader that falls behind and catches up, so that
+// bytes take both ways, many times.
+func checkOrder(p *pair) (string, error) {
+	if err := p.warm(); err != nil {
+		return "", err
+	}
+	for _, way := range [][2]net.Conn{{p.agent, p.backend}, {p.backend, p.agent}} {
+		if err := streamThrough(way[0], way[1]); err != nil {
+			return "", err
+		}
+	}
+	n := p.agent.Counters()
+	return fmt.Sprintf("%d bytes in order, %d of them past TCP", n.Sent+n.Received, n.SplicedOut+n.SplicedIn), nil
+}
+
+func streamThrough(from, to net.Conn) error {
+	const total = 4 << 20
+	sent := make(chan error, 1)
+	go func() {
+		for offset, n := 0, 1; offset < total; offset += n {
+			n = min(total-offset, (n*7)%70001+1)
+			if err := sendPattern(from, offset, n); err != nil {
+				sent <- err
+				return
+			}
+		}
+		sent <- nil
+	}()
+	for offset, n := 0, 1; offset < total; offset += n {
+		n = min(total-offset, (n*13)%90001+1)
+		if err := readPattern(to, offset, n); err != nil {
+			return err
+		}
+		if n%8 == 0 {
+			time.Sleep(200 * time.Microsecond)
+		}
+	}
+	return <-sent
+}
+
+func checkBackPressure(p *pair) (string, error) {
+	if err := p.warm(); err != nil {
+		return "", err
+	}
+	const atMost = 64 << 20
+	if err := p.agent.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+		return "", err
+	}
+	var err error
+	sent, n := 0, 0
+	for err == nil && sent < atMost {
+		n, err = p.agent.Write(pattern(sent, 16<<10))
+		sent += n
+	}
+	switch {
+	case err == nil:
+		return "", fmt.Errorf("a reader that does not read was sent %d bytes without end", sent)
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+		return "", fmt.Errorf("writing to a reader that does not read: %w", err)
+	}
+	_, flow := p.agent.look()
+	if flow == nil {
+		return "", errors.New("the flow is gone")
+	}
+	unread := int64(flow.Agent.Spliced) - flow.Backend.SplicedRead
+	if unread <= 0 || unread > Limit {
+		return "", fmt.Errorf("%d bytes lie redirected and unread, want at most %d and some", unread, Limit)
+	}
+	if err := readPattern(p.backend, 0, sent); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("blocked after %d bytes, %d of them redirected; all read later", sent, unread), nil
+}
+
+// checkFIONREAD asks for what a reader finds: there are kernels that leave out
+// redirected bytes, and others that leave out TCP's. On such a kernel, readers
+// that ask are watched for, and the check is that they are noticed.
+func (s *Splicer) checkFIONREAD(p *pair) (string, error) {
+	const n = 1000
+	ask := func() (bool, error) {
+		if err := sendPattern(p.agent, 0, n); err != nil {
+			return false, err
+		}
+		got, err := queued(p.backend, n)
+		if err != nil {
+			return false, err
+		}
+		return got == n, readPattern(p.backend, 0, n)
+	}
+	tcp, err := ask()
+	if err != nil {
+		return "", err
+	}
+	if err := p.warm(); err != nil {
+		return "", err
+	}
+	before := p.agent.Counters().SplicedOut
+	spliced, err := ask()
+	if err != nil {
+		return "", err
+	}
+	if p.agent.Counters().SplicedOut != before+n {
+		return "", errors.New("bytes were not redirected")
+	}
+	if tcp && spliced {
+		return "right for bytes in TCP and for redirected ones", nil
+	}
+
+	detail := "leaves out redirected bytes"
+	if !tcp {
+		s.config.Fionread |= uint32(bpf.SpliceSlOmitsSlOmitsTcp)
+		detail = "leaves out bytes in TCP"
+	}
+	if !spliced {
+		s.config.Fionread |= uint32(bpf.SpliceSlOmitsSlOmitsSpliced)
+	}
+	if err := errors.Join(s.configure(), s.trace(s.objs.SlIoctl)); err != nil {
+		return "", err
+	}
+	detail += " on this kernel; backends that ask are watched for, which slows down system calls"
+	return detail, s.checkFIONREADNoticed(!tcp)
+}
+
+// checkFIONREADNoticed has a backend ask for bytes that the kernel leaves out.
+func (s *Splicer) checkFIONREADNoticed(inTCP bool) (err error) {
+	p, err := s.newPair()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.close()) }()
+	if !inTCP {
+		if err := p.warm(); err != nil {
+			return err
+		}
+	}
+	if err := sendPattern(p.agent, 0, 1000); err != nil {
+		return err
+	}
+	if _, err := queued(p.backend, 1000); err != nil {
+		return err
+	}
+	if _, err := p.agent.Read(make([]byte, 1)); !errors.Is(err, ErrReaderBlind) {
+		return fmt.Errorf("a backend that asks FIONREAD went unnoticed: %w", err)
+	}
+	return nil
+}
+
+// queued asks FIONREAD until it says want, or for 100 ms.
+func queued(c *net.TCPConn, want int) (n int, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	for range 100 {
+		var ioctl error
+		err = raw.Control(func(fd uintptr) { n, ioctl = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+		if err = errors.Join(err, ioctl); err != nil || n == want {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return n, err
+}
+
+func checkEOF(p *pair) (string, error) {
+	if err := p.warm(); err != nil {
+		return "", err
+	}
+	const n = 200_000
+	for _, way := range []struct {
+		from interface {
+			net.Conn
+			CloseWrite() error
+		}
+		to net.Conn
+	}{{p.agent, p.backend}, {p.backend, p.agent}} {
+		if err := sendPattern(way.from, 0, n); err != nil {
+			return "", err
+		}
+		if err := way.from.CloseWrite(); err != nil {
+			return "", err
+		}
+		if err := readPattern(way.to, 0, n); err != nil {
+			return "", err
+		}
+		if m, err := way.to.Read(make([]byte, 1)); m != 0 || !errors.Is(err, io.EOF) {
+			return "", fmt.Errorf("after the last byte: %d bytes, %v; want end of file", m, err)
+		}
+	}
+	return "after the last redirected byte, both ways", nil
+}
+
+// checkLost closes the backend with redirected bytes unread, which must not
+// look like an ordinary end.
+func checkLost(p *pair) (string, error) {
+	if err := p.warm(); err != nil {
+		return "", err
+	}
+	if err := sendPattern(p.agent, 0, 1000); err != nil {
+		return "", err
+	}
+	if err := p.backend.Close(); err != nil {
+		return "", err
+	}
+	p.backend = nil
+	if _, err := p.agent.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		return "", fmt.Errorf("backend closed with bytes unread: %v, want connection reset", err)
+	}
+	return "a backend that closes on unread bytes reads as a reset", nil
+}
+
+// checkSplice reads a header and splices the rest, as proxies do.
+func checkSplice(p *pair) (string, error) {
+	if err := p.pass(p.agent, p.backend, 100); err != nil {
+		return "", err
+	}
+	for i := range 2 * earn {
+		if err := sendPattern(p.agent, 1000*i, 1000); err != nil {
+			return "", err
+		}
+		b, err := spliceRead(p.backend, 1000)
+		if err != nil {
+			return "", err
+		}
+		if err := comparePattern(b, 1000*i); err != nil {
+			return "", err
+		}
+	}
+	_, flow := p.agent.look()
+	if flow == nil || flow.Agent.Spliced != 0 {
+		return "", errors.New("bytes were redirected to a reader that splices")
+	}
+	if flow.Backend.Reader != bpf.SpliceSlReaderSlBySplice {
+		return "", errors.New("splice(2) was not noticed")
+	}
+	return "gets its bytes by TCP", nil
+}
+
+// checkLateSplice turns to splice(2) after the splice was earned and everything
+// read: the flow must stay on TCP from there on.
+func checkLateSplice(p *pair) (string, error) {
+	if err := p.warm(); err != nil {
+		return "", err
+	}
+	if _, err := spliceRead(p.backend, 0); !errors.Is(err, unix.EAGAIN) {
+		return "", fmt.Errorf("splice(2) from an empty socket: %v, want EAGAIN", err)
+	}
+	if err := sendPattern(p.agent, 0, 1000); err != nil {
+		return "", err
+	}
+	b, err := spliceRead(p.backend, 1000)
+	if err != nil {
+		return "", err
+	}
+	return "gets its bytes by TCP from then on", comparePattern(b, 0)
+}
+
+// spliceRead reads n bytes by splice(2) through a pipe; with n 0 it tries once.
+func spliceRead(c *net.TCPConn, n int) ([]byte, error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, err
+	}
+	defer unix.Close(fds[0])
+	defer unix.Close(fds[1])
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	got := make([]byte, n)
+	for read := 0; read < n || n == 0; {
+		var m int64
+		var spliceErr error
+		err := raw.Read(func(fd uintptr) bool {
+			m, spliceErr = unix.Splice(int(fd), nil, fds[1], nil, max(1, n-read), unix.SPLICE_F_NONBLOCK)
+			return n == 0 || spliceErr != unix.EAGAIN
+		})
+		if err = errors.Join(err, spliceErr); err != nil {
+			return nil, err
+		}
+		if m == 0 {
+			return nil, io.ErrUnexpectedEOF
+		}
+		for m > 0 {
+			k, err := unix.Read(fds[0], got[read:])
+			if err != nil {
+				return nil, err
+			}
+			read += k
+			m -= int64(k)
+		}
+	}
+	return got, nil
+}
+
+// checkForeign tries to take a member into another sockmap with a program of
+// its own: the kernel must refuse, for it would silence ours.
+func checkForeign(p *pair) (_ string, err error) {
+	if err := p.warm(); err != nil {
+		return "", err
+	}
+	foreign, err := newForeignMap()
+	if err != nil {
+		return "", err
+	}
+	defer foreign.Close()
+	if err := insert(foreign, p.backend); !errors.Is(err, unix.EBUSY) {
+		return "", fmt.Errorf("second owner of a socket: %v, want EBUSY", err)
+	}
+	if err := p.pass(p.agent, p.backend, 1000); err != nil {
+		return "", err
+	}
+	return "a second owner is refused", nil
+}
+
+// newForeignMap returns a sockmap with an sk_msg program that does nothing.
+func newForeignMap() (_ *ebpf.Map, err error) {
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: "sl_foreign", Type: ebpf.SockMap, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	if err != nil {
+		return nil, fmt.Errorf("make a sockmap: %w", err)
+	}
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "sl_foreign", Type: ebpf.SkMsg, AttachType: ebpf.AttachSkMsgVerdict,
+		License: "Dual BSD/GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()},
+	})
+	if err == nil {
+		defer prog.Close() // the map keeps it
+		err = link.RawAttachProgram(link.RawAttachProgramOptions{
+			Target: m.FD(), Program: prog, Attach: ebpf.AttachSkMsgVerdict,
+		})
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("attach to a sockmap: %w", err), m.Close())
+	}
+	return m, nil
+}
+
+func insert(m *ebpf.Map, c *net.TCPConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var put error
+	err = raw.Control(func(fd uintptr) { put = m.Put(uint32(0), uint32(fd)) })
+	return errors.Join(err, put)
+}
