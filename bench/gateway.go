@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// startTimeout is how long a gateway may take until it serves.
+const startTimeout = 15 * time.Second
+
+// gateway is a running peer.
+type gateway struct {
+	peer   Peer
+	site   Site
+	cmd    *exec.Cmd
+	exited chan error
+	output *bytes.Buffer // what it printed; read it after exited
+	pids   []int
+}
+
+// startGateway starts a peer on ports of its own and waits until it completes
+// handshakes. The caller closes it.
+func startGateway(ctx context.Context, peer Peer, site Site) (*gateway, error) {
+	free, err := freePorts(2)
+	if err != nil {
+		return nil, err
+	}
+	site.Listen, site.Metrics = free[0], free[1]
+	if site.Dir, err = os.MkdirTemp(site.Dir, peer.Name+"-"); err != nil {
+		return nil, err
+	}
+	cmd, err := peer.Command(site)
+	if err != nil {
+		return nil, fmt.Errorf("configure %s: %w", peer.Name, err)
+	}
+	g := &gateway{peer: peer, site: site, cmd: cmd, exited: make(chan error, 1), output: new(bytes.Buffer)}
+	cmd.Stdout, cmd.Stderr = g.output, g.output
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", peer.Name, err)
+	}
+	go func() { g.exited <- cmd.Wait() }()
+	if err := g.ready(ctx); err != nil {
+		return nil, fmt.Errorf("start %s: %w", peer.Name, errors.Join(err, g.Close()))
+	}
+	if g.pids, err = family(cmd.Process.Pid); err != nil {
+		return nil, errors.Join(err, g.Close())
+	}
+	return g, nil
+}
+
+// ready returns when a handshake succeeded.
+func (g *gateway) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	// Only liveness is asked here: the load checks the certificate.
+	dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, ServerName: g.site.ServerName}}
+	for {
+		conn, err := dialer.DialContext(ctx, "tcp", g.site.Listen.String())
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case werr := <-g.exited:
+			g.exited <- werr
+			return fmt.Errorf("it exited: %v: %s", werr, bytes.TrimSpace(g.output.Bytes()))
+		case <-ctx.Done():
+			return fmt.Errorf("no handshake: %w", err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// Close ends the gateway, removes its directory and fails when it did not end
+// by itself.
+func (g *gateway) Close() error {
+	_ = g.cmd.Process.Signal(syscall.SIGTERM)
+	var late error
+	select {
+	case <-g.exited:
+	case <-time.After(10 * time.Second):
+		late = fmt.Errorf("%s did not end within 10s of SIGTERM", g.peer.Name)
+		_ = g.cmd.Process.Kill()
+		<-g.exited
+	}
+	return errors.Join(late, os.RemoveAll(g.site.Dir))
+}
+
+// freePorts returns loopback addresses that were free a moment ago.
+func freePorts(n int) ([]netip.AddrPort, error) {
+	var free []netip.AddrPort
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		free = append(free, l.Addr().(*net.TCPAddr).AddrPort())
+	}
+	return free, nil
+}
+
+// traffic is what Sluice's metrics say about the payload that it has carried,
+// both ways, in bytes.
+type traffic struct{ payload, spliced float64 }
+
+// traffic reads the metrics of Sluice, nil for a gateway that has none.
+func (g *gateway) traffic(ctx context.Context) (*traffic, error) {
+	if !g.peer.Metrics {
+		return nil, nil
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+g.site.Metrics.String()+"/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // the process is gone soon
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("read metrics: %w", err)
+	}
+	defer resp.Body.Close()
+	var t traffic
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		t.add(lines.Text())
+	}
+	return &t, lines.Err()
+}
+
+// add counts a line of the Prometheus text format.
+func (t *traffic) add(line string) {
+	series, value, _ := strings.Cut(line, "} ")
+	name, _, _ := strings.Cut(series, "{")
+	sum := map[string]*float64{"sluice_bytes_total": &t.payload, "sluice_splice_bytes_total": &t.spliced}[name]
+	if n, err := strconv.ParseFloat(value, 64); err == nil && sum != nil {
+		*sum += n
+	}
+}
+
+// splicedSince is the share of the payload since an earlier reading that went
+// past TCP, nil when it is not known.
+func (t *traffic) splicedSince(before *traffic) *float64 {
+	if t == nil || before == nil || t.payload <= before.payload {
+		return nil
+	}
+	share := (t.spliced - before.spliced) / (t.payload - before.payload)
+	return &share
+}
+
+// buildSluice builds the gateway of this module into dir.
+func buildSluice(ctx context.Context, dir string) (string, error) {
+	binary := filepath.Join(dir, "sluice")
+	out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/sluice-gateway/sluice/cmd/sluice").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build sluice: %w: %s", err, bytes.TrimSpace(out))
+	}
+	return binary, nil
+}
