@@ -5,6 +5,7 @@ package httproute
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -42,6 +43,8 @@ type exchange struct {
 	body  *clientBody
 	pool  *pool
 	timer *time.Timer
+
+	tunnel *tunnel // after a 101
 
 	mu       sync.Mutex
 	done     bool
@@ -88,6 +91,11 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, x *exchange) {
 		ErrorLog:       slog.NewLogLogger(h.Log.Handler(), slog.LevelDebug),
 	}
 	defer x.finish()
+	defer func() {
+		if x.tunnel != nil {
+			_ = x.tunnel.Close() // ReverseProxy leaves it open when it refuses an upgrade
+		}
+	}()
 	proxy.ServeHTTP(x.out, out)
 }
 
@@ -137,13 +145,17 @@ func (x *exchange) rewrite(p *httputil.ProxyRequest) {
 }
 
 func (x *exchange) modifyResponse(res *http.Response) error {
+	if res.StatusCode < 100 || res.StatusCode > 999 {
+		return fmt.Errorf("status %d is none of HTTP", res.StatusCode) // net/http would panic
+	}
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		// From here on it is a tunnel, and idle timeouts bound it.
 		if x.timer != nil && !x.timer.Stop() {
 			return errTimeout
 		}
 		if body, ok := res.Body.(io.ReadWriteCloser); ok {
-			res.Body = &tunnel{body, x.abort}
+			x.tunnel = &tunnel{body, x.abort}
+			res.Body = x.tunnel
 		}
 	}
 	if len(res.Trailer) > 0 && x.out.http1 {

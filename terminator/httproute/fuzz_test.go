@@ -138,6 +138,7 @@ func FuzzResponse(f *testing.F) {
 	for _, c := range answerCases {
 		f.Add([]byte(c.answer))
 	}
+	f.Add([]byte("HTTP/1.1 +00 ?\r\n\r\n"))
 	f.Add([]byte("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n"))
 	f.Add([]byte("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"))
 	f.Add([]byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n0\r\nX: y\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"))

@@ -148,11 +148,15 @@ func TestAnUpgradeThatWasNotAskedForIsRefused(t *testing.T) {
 	a := rawBackend(t, func(c *net.TCPConn) {
 		_, _ = http.ReadRequest(bufio.NewReader(c))
 		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")
+		_, _ = io.Copy(io.Discard, c)
 	})
 	g := start(t, state{hosts: to(), endpoints: map[string]string{"a": a}})
 	each(t, g, func(t *testing.T, c *http.Client, url string) {
 		if res, _ := request(t, c, "GET", url, "", nil, nil); res.StatusCode != http.StatusBadGateway {
 			t.Errorf("status %d", res.StatusCode)
+		}
+		if n := g.open.Load(); n != 0 {
+			t.Errorf("%d connections stay open", n)
 		}
 	})
 }
