@@ -193,7 +193,7 @@ func certificateWith(t testing.TB, name string, key crypto.Signer, dns ...string
 
 // backend is a TCP server of a test. Connections that are still open at the end
 // of the test are reset.
-func backend(t testing.TB, handle func(c *net.TCPConn)) config.Endpoint {
+func backend(t testing.TB, handle func(c half)) config.Endpoint {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -241,15 +241,21 @@ func endpoint(a net.Addr) config.Endpoint {
 	return config.Endpoint{Host: ap.IP.String(), Port: uint16(ap.Port)}
 }
 
+// half is a connection that can end one direction.
+type half interface {
+	net.Conn
+	CloseWrite() error
+}
+
 // echo sends back what it reads and ends when the client has ended.
-func echo(c *net.TCPConn) {
-	_, _ = io.Copy(struct{ io.Writer }{c}, c)
+func echo(c half) {
+	_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
 	_ = c.CloseWrite()
 }
 
 // says answers every connection with a name and its input.
-func says(name string) func(*net.TCPConn) {
-	return func(c *net.TCPConn) {
+func says(name string) func(half) {
+	return func(c half) {
 		_, _ = c.Write([]byte(name + "\n"))
 		echo(c)
 	}

@@ -13,12 +13,6 @@ import (
 	"github.com/sluice-gateway/sluice/bench/keyed"
 )
 
-// half is a connection that can end one direction.
-type half interface {
-	net.Conn
-	CloseWrite() error
-}
-
 // ways are the paths of bytes through a server, as a snapshot and a client.
 func ways(t *testing.T, port uint16, to config.Endpoint) map[string]struct {
 	snap *config.Snapshot
@@ -58,7 +52,7 @@ func TestBytesArriveWholeAndInOrderBothWays(t *testing.T) {
 	const size, up, down = 8 << 20, 1, 2
 	port := freePort(t)
 	received := make(chan struct{}, 1)
-	to := backend(t, func(c *net.TCPConn) {
+	to := backend(t, func(c half) {
 		var wg sync.WaitGroup
 		defer func() { received <- struct{}{} }()
 		wg.Go(func() {
