@@ -3,6 +3,7 @@
 package splice
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ type Conn struct {
 
 	writeClosed atomic.Bool
 	atReset     atomic.Pointer[known] // nil: was not reset by us
+	atClose     atomic.Pointer[known] // nil: not closed yet
 }
 
 // known is what the kernel half knew of a connection. flow is nil when the
@@ -135,9 +137,11 @@ func (c *Conn) CloseWrite() error {
 	return c.tcp.CloseWrite()
 }
 
-// Close closes the connection. What Path and Counters have to tell is to be
-// asked for before.
+// Close closes the connection. Path and Counters tell afterwards what there was
+// to tell at its first call.
 func (c *Conn) Close() error {
+	end, flow := c.look()
+	c.atClose.CompareAndSwap(nil, &known{end, flow})
 	err := c.tcp.Close()
 	c.splicer.remove(c)
 	if c.atReset.Load() != nil {
@@ -182,7 +186,7 @@ func (c *Conn) explain(op string, err error) error {
 
 // Path tells how the connection's bytes go: "spliced" when at least one went
 // past TCP, in either direction, or else "relay" with the reason why none did.
-// It costs two system calls and is to be asked before Close.
+// It costs two system calls.
 func (c *Conn) Path() (path, reason string) {
 	end, flow := c.look()
 	outcome := outcomeOf(end, flow)
@@ -205,7 +209,7 @@ type Counters struct {
 }
 
 // Counters returns what the kernel half has counted. Connections that it never
-// took in (see Path) have zeroes. To be asked before Close.
+// took in (see Path) have zeroes.
 func (c *Conn) Counters() Counters {
 	end, flow := c.look()
 	if flow == nil {
@@ -228,7 +232,7 @@ func (c *Conn) look() (end bpf.SpliceSlEnd, flow *bpf.SpliceSlFlow) {
 			end = bpf.SpliceSlEnd{}
 		}
 	})
-	if k := c.atReset.Load(); err != nil && k != nil {
+	if k := cmp.Or(c.atReset.Load(), c.atClose.Load()); err != nil && k != nil {
 		return k.end, k.flow
 	}
 	if err != nil || end.Flow == 0 || end.State&endGone != 0 {
