@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// listenAdmin opens the admin socket, mode 0600: who may open the file may ask
+// the agent. A socket that a killed agent left behind is replaced, one that
+// somebody answers on is not.
+func listenAdmin(path string) (net.Listener, error) {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("admin socket %s: %s", path, err)
+	}
+	// The lock makes looking and binding one step for agents that start at the
+	// same time. It lies on the directory and so leaves nothing behind.
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("admin socket %s: %s", path, err)
+	}
+	defer d.Close()
+	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil {
+		return nil, fmt.Errorf("admin socket %s: lock its directory: %s", path, err)
+	}
+
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("admin socket %s: another agent is running there; choose another path with -admin", path)
+	} else if errors.Is(err, syscall.ECONNREFUSED) {
+		info, err := os.Lstat(path)
+		if err != nil || info.Mode().Type() != fs.ModeSocket {
+			return nil, fmt.Errorf("admin socket %s: exists and is not a socket; remove it or choose another path with -admin", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("admin socket %s: remove what a killed agent left: %s", path, err)
+		}
+	}
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		// bind gives the file the mode of the socket: no moment in which
+		// others may connect.
+		var chmodErr error
+		err := c.Control(func(fd uintptr) { chmodErr = unix.Fchmod(int(fd), 0o600) })
+		return errors.Join(err, chmodErr)
+	}}
+	l, err := lc.Listen(context.Background(), "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("admin socket %s: %s", path, errno(err))
+	}
+	return l, nil
+}
+
+// adminHandler serves what "sluice status" and "sluice conns" show.
+func (a *Agent) adminHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, a.Status()) })
+	mux.HandleFunc("GET /connections", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, a.Connections()) })
+	return mux
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	// An error here is the reader's going away.
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+// AdminClient returns a client for the admin socket at path. Requests go to
+// "http://agent/status" and the like.
+func AdminClient(path string) *http.Client {
+	return &http.Client{
+		Timeout: 10 * time.Second,
+		Transport: &http.Transport{
+			DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				var d net.Dialer
+				return d.DialContext(ctx, "unix", path)
+			},
+		},
+	}
+}
+
+// errno is the plain cause of a network error: the message around it names
+// operation and object already.
+func errno(err error) error {
+	if e, ok := errors.AsType[syscall.Errno](err); ok {
+		return e
+	}
+	return err
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package agent runs a node: it applies snapshots to the terminator and the
+// splice, resolves the names of endpoints, serves metrics, health and the
+// admin socket, and shuts all of it down in order.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sluice-gateway/sluice/agent/config"
+	"github.com/sluice-gateway/sluice/agent/splice"
+	"github.com/sluice-gateway/sluice/terminator"
+)
+
+// Options say how a node runs.
+type Options struct {
+	// Version is what the metrics and the status call this program.
+	Version string
+	// Admin is the path of the admin socket, "" for none. Its file mode, 0600,
+	// is the access control.
+	Admin string
+	// Metrics is the TCP address of /metrics, /healthz and /readyz, "" for none.
+	Metrics string
+	// Splice says how to load the kernel half; nil relays everything.
+	Splice *splice.Options
+	// Server is the terminator to run; the agent sets its Dial and Metrics.
+	Server *terminator.Server
+	// Resources optionally tells what the source of the snapshots says about
+	// them, for the status, and how many problems it sees, for the metrics.
+	Resources func() (status any, problems int)
+	// Log is required.
+	Log *slog.Logger
+}
+
+// Agent runs a node. New makes it, Run ends it.
+type Agent struct {
+	opts     Options
+	started  time.Time
+	resolver *resolver
+	registry *prometheus.Registry
+
+	splicer   *splice.Splicer // nil in relay mode
+	spliceErr error
+	splice    SpliceStatus
+
+	admin, metrics net.Listener
+
+	mu      sync.Mutex // one Apply at a time
+	current atomic.Pointer[applied]
+	ending  atomic.Bool
+}
+
+// applied is what is served.
+type applied struct {
+	snapshot     *config.Snapshot
+	hash         string
+	at           time.Time
+	certificates []CertificateStatus
+}
+
+// New opens what the node needs: the splice, or the reason why there is none,
+// the admin socket and the metrics port. Nothing is served before Run.
+//
+// It fails when a socket cannot be opened; a splice that cannot is no failure.
+// Whoever gets an Agent must Run it, which closes what New opened.
+func New(opts Options) (_ *Agent, err error) {
+	a := &Agent{opts: opts, started: time.Now(), resolver: newResolver(opts.Log), registry: prometheus.NewPedanticRegistry()}
+	if opts.Server.Metrics == nil {
+		opts.Server.Metrics = terminator.NewMetrics()
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.close())
+		}
+	}()
+	if opts.Admin != "" {
+		if a.admin, err = listenAdmin(opts.Admin); err != nil {
+			return nil, err
+		}
+	}
+	if opts.Metrics != "" {
+		if a.metrics, err = net.Listen("tcp", opts.Metrics); err != nil {
+			return nil, fmt.Errorf("listen for metrics on %s: %s; choose another address with -metrics", opts.Metrics, errno(err))
+		}
+	}
+	a.openSplice()
+	a.register()
+	return a, nil
+}
+
+// close closes what New opened.
+func (a *Agent) close() error {
+	var errs []error
+	for _, l := range []net.Listener{a.admin, a.metrics} {
+		if l != nil {
+			if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	if a.splicer != nil {
+		errs = append(errs, a.splicer.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Run serves until ctx ends, then drains: /readyz says so at once, no
+// connection is accepted any more, open ones may finish within the server's
+// drain timeout. Metrics and the admin socket answer until the end; the splice
+// is closed last. Snapshots may be applied before and during Run.
+func (a *Agent) Run(ctx context.Context) error {
+	resolving, stopResolving := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopResolving()
+	var wg sync.WaitGroup
+	wg.Go(func() { a.keepResolving(resolving) })
+	servers := []*http.Server{
+		a.serve(&wg, a.admin, a.adminHandler()),
+		a.serve(&wg, a.metrics, a.metricsHandler()),
+	}
+	unregister := context.AfterFunc(ctx, func() { a.ending.Store(true) })
+	defer unregister()
+
+	err := a.opts.Server.Run(ctx)
+
+	a.ending.Store(true)
+	stopResolving()
+	for _, s := range servers {
+		if s != nil {
+			_ = s.Close()
+		}
+	}
+	wg.Wait()
+	return errors.Join(err, a.close())
+}
+
+// serve answers HTTP on l, which may be nil, until the returned server is
+// closed.
+func (a *Agent) serve(wg *sync.WaitGroup, l net.Listener, h http.Handler) *http.Server {
+	if l == nil {
+		return nil
+	}
+	s := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		MaxHeaderBytes:    8 << 10,
+		ErrorLog:          slog.NewLogLogger(a.opts.Log.Handler(), slog.LevelDebug),
+	}
+	wg.Go(func() {
+		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			a.opts.Log.Error("stopped answering", "address", l.Addr(), "error", err)
+		}
+	})
+	return s
+}
+
+// Apply makes the node serve s and tells how that went, listener by listener.
+// What s has in common with the snapshot before goes on undisturbed. A
+// snapshot that does not validate changes nothing: the report then gives the
+// cause for every listener.
+//
+// Domain names of endpoints that were not known yet are looked up first, which
+// takes 2 seconds at most. s must not be changed afterwards.
+func (a *Agent) Apply(s *config.Snapshot) config.Report {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := s.Validate(); err != nil {
+		a.opts.Log.Error("snapshot is not valid, the one before stays", "error", err)
+		report := config.Report{Hash: s.Hash(), Listeners: map[string]string{}}
+		for _, l := range s.Listeners {
+			report.Listeners[l.Name] = err.Error()
+		}
+		return report
+	}
+	a.resolver.learn(context.Background(), s)
+	return a.publish(s)
+}
+
+// publish brings the node in line with s and with the addresses that are known
+// of its names. The caller holds mu.
+func (a *Agent) publish(s *config.Snapshot) config.Report {
+	resolved := a.resolver.apply(s)
+	// The kernel must know an endpoint before the first connection to it.
+	if a.splicer != nil {
+		if err := a.splicer.SetEndpoints(endpoints(resolved)); err != nil {
+			a.opts.Log.Error("endpoints are not all known to the splice, theirs are relayed", "error", err)
+		}
+	}
+	report := a.opts.Server.Apply(resolved)
+	report.Hash = s.Hash()
+	for name, problem := range report.Listeners {
+		if problem != "" {
+			a.opts.Log.Warn("listener is not served", "listener", name, "error", problem)
+		}
+	}
+	a.current.Store(&applied{snapshot: s, hash: report.Hash, at: time.Now(), certificates: describe(s.Certificates)})
+	return report
+}
+
+// Report says again what the last Apply reported, with what has changed since:
+// a listener that could not bind its address may serve by now.
+func (a *Agent) Report() config.Report {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c := a.current.Load()
+	if c == nil {
+		return config.Report{}
+	}
+	report := a.opts.Server.Report()
+	report.Hash = c.hash // the terminator saw addresses where c has names
+	return report
+}
+
+// keepResolving asks for the names of the current snapshot again and again.
+func (a *Agent) keepResolving(ctx context.Context) {
+	for {
+		wait := resolveEvery
+		if a.resolver.pending() {
+			wait = resolveRetry
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		if a.resolver.refresh(ctx) {
+			a.mu.Lock()
+			a.publish(a.current.Load().snapshot) // a name has come with a snapshot
+			a.mu.Unlock()
+		}
+	}
+}
+
+// Connections are the open client connections, oldest first.
+func (a *Agent) Connections() []terminator.Connection { return a.opts.Server.Connections() }

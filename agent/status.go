@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/sluice-gateway/sluice/agent/config"
+	"github.com/sluice-gateway/sluice/agent/splice"
+)
+
+// Status is what a node says of itself. It holds no secrets.
+type Status struct {
+	Version string    `json:"version"`
+	Started time.Time `json:"started"`
+	// Snapshot is the hash of what is served, "" before the first one.
+	Snapshot string    `json:"snapshot,omitempty"`
+	Applied  time.Time `json:"applied,omitzero"`
+	// Draining says that the agent is ending.
+	Draining     bool                `json:"draining,omitempty"`
+	Splice       SpliceStatus        `json:"splice"`
+	Listeners    []ListenerStatus    `json:"listeners"`
+	Certificates []CertificateStatus `json:"certificates"`
+	// Unresolved are endpoint names whose last lookup failed, with the cause.
+	Unresolved map[string]string `json:"unresolved,omitempty"`
+	// Resources is what the source of the snapshots says about them.
+	Resources any `json:"resources,omitempty"`
+}
+
+// SpliceStatus says whether decrypted bytes are spliced.
+type SpliceStatus struct {
+	On bool `json:"on"`
+	// Reason is a label of sluice_splice_state, "off" when it was not wanted.
+	Reason string `json:"reason,omitempty"`
+	// Message is the cause, and what would cure it.
+	Message string `json:"message,omitempty"`
+	// Pins is where bpftool finds the maps, or why it does not.
+	Pins string `json:"pins,omitempty"`
+	// Outcomes counts connections by what became of them.
+	Outcomes map[string]uint64 `json:"outcomes,omitempty"`
+}
+
+// ListenerStatus says how a listener is served.
+type ListenerStatus struct {
+	Name      string          `json:"name"`
+	Addresses []netip.Addr    `json:"addresses,omitempty"`
+	Port      uint16          `json:"port"`
+	Protocol  config.Protocol `json:"protocol"`
+	Hostname  string          `json:"hostname,omitempty"`
+	// Problem is why the listener is not served, "" when it is.
+	Problem string `json:"problem,omitempty"`
+	// Connections are the open ones.
+	Connections int `json:"connections"`
+}
+
+// CertificateStatus tells about the leaf of a certificate.
+type CertificateStatus struct {
+	Name     string   `json:"name"`
+	Subject  string   `json:"subject,omitempty"`
+	Issuer   string   `json:"issuer,omitempty"`
+	DNSNames []string `json:"dnsNames,omitempty"`
+	// KeyType is like "ECDSA P-256" or "RSA 2048".
+	KeyType   string    `json:"keyType,omitempty"`
+	NotBefore time.Time `json:"notBefore,omitzero"`
+	NotAfter  time.Time `json:"notAfter,omitzero"`
+}
+
+// Status tells what the node serves, and how.
+func (a *Agent) Status() Status {
+	s := Status{Version: a.opts.Version, Started: a.started, Draining: a.ending.Load(), Splice: a.splice,
+		Unresolved: a.resolver.unresolved(), Listeners: []ListenerStatus{}, Certificates: []CertificateStatus{}}
+	if a.splicer != nil {
+		s.Splice.Outcomes, _ = a.splicer.Outcomes() // closed: none
+	}
+	if a.opts.Resources != nil {
+		s.Resources, _ = a.opts.Resources()
+	}
+	c := a.current.Load()
+	if c == nil {
+		return s
+	}
+	s.Snapshot, s.Applied = c.hash, c.at
+	open := map[string]int{}
+	for _, conn := range a.Connections() {
+		open[conn.Listener]++
+	}
+	report := a.Report()
+	for _, l := range c.snapshot.Listeners {
+		s.Listeners = append(s.Listeners, ListenerStatus{Name: l.Name, Addresses: l.Addresses, Port: l.Port, Protocol: l.Protocol,
+			Hostname: l.Hostname, Problem: report.Listeners[l.Name], Connections: open[l.Name]})
+	}
+	s.Certificates = append(s.Certificates, c.certificates...)
+	return s
+}
+
+// describe tells about the certificates of a snapshot, which has none that do
+// not parse.
+func describe(certificates []config.Certificate) []CertificateStatus {
+	out := make([]CertificateStatus, 0, len(certificates))
+	for _, c := range certificates {
+		s := CertificateStatus{Name: c.Name}
+		if block, _ := pem.Decode(c.Chain); block != nil {
+			if leaf, err := x509.ParseCertificate(block.Bytes); err == nil {
+				s.Subject, s.Issuer, s.DNSNames = leaf.Subject.String(), leaf.Issuer.String(), leaf.DNSNames
+				s.NotBefore, s.NotAfter, s.KeyType = leaf.NotBefore, leaf.NotAfter, keyType(leaf)
+			}
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+func keyType(c *x509.Certificate) string {
+	switch k := c.PublicKey.(type) {
+	case *rsa.PublicKey:
+		return fmt.Sprintf("RSA %d", k.N.BitLen())
+	case *ecdsa.PublicKey:
+		return "ECDSA " + k.Curve.Params().Name
+	case ed25519.PublicKey:
+		return "Ed25519"
+	}
+	return c.PublicKeyAlgorithm.String()
+}
+
+// openSplice loads the kernel half, or says once why there is none.
+func (a *Agent) openSplice() {
+	log := a.opts.Log
+	if a.opts.Splice == nil {
+		a.splice = SpliceStatus{Reason: "off", Message: "turned off"}
+		log.Info("relay mode: the splice is turned off")
+		return
+	}
+	s, err := splice.Open(*a.opts.Splice)
+	if err != nil {
+		a.spliceErr = err
+		a.splice = SpliceStatus{Reason: "error", Message: err.Error()}
+		if u, ok := errors.AsType[*splice.Unavailable](err); ok {
+			a.splice = SpliceStatus{Reason: u.Reason, Message: u.Err.Error()}
+		}
+		log.Warn("relay mode: no splice on this machine; sluice doctor tells more", "reason", a.splice.Reason, "error", a.splice.Message)
+		return
+	}
+	a.splicer = s
+	a.splice = SpliceStatus{On: true, Pins: s.SelfTest().Pins}
+	a.opts.Server.Dial = s.Dial
+	log.Info("splice is on", "maps", a.splice.Pins)
+}
+
+// endpoints are what the kernel half is told: every address behind a route of
+// whole connections. Where several routes share one, it carries the name of
+// the first, and one that wants no splice decides.
+func endpoints(s *config.Snapshot) []splice.Endpoint {
+	backends := map[string]*config.Backend{}
+	for i := range s.Backends {
+		backends[s.Backends[i].Name] = &s.Backends[i]
+	}
+	var out []splice.Endpoint
+	at := map[netip.AddrPort]int{}
+	for _, r := range s.Routes {
+		for _, ref := range r.Backends {
+			b := backends[ref.Backend]
+			if b == nil {
+				continue
+			}
+			policy := splice.Auto
+			if b.Splice == config.SpliceOff {
+				policy = splice.Off
+			}
+			for _, e := range b.Endpoints {
+				addr, err := netip.ParseAddr(e.Host)
+				if err != nil {
+					continue // a name without an answer
+				}
+				ap := netip.AddrPortFrom(addr.Unmap(), e.Port)
+				i, known := at[ap]
+				if !known {
+					i = len(out)
+					at[ap] = i
+					out = append(out, splice.Endpoint{Address: ap, Route: r.Name, Policy: policy})
+				}
+				if policy == splice.Off {
+					out[i].Policy = splice.Off
+				}
+			}
+		}
+	}
+	return out
+}
