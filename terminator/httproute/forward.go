@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -88,7 +87,7 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, x *exchange) {
 		Transport:      x.pool.transport,
 		FlushInterval:  flushInterval,
 		BufferPool:     buffers{},
-		ErrorLog:       slog.NewLogLogger(h.Log.Handler(), slog.LevelDebug),
+		ErrorLog:       h.debug,
 	}
 	defer x.finish()
 	defer func() {
@@ -137,6 +136,8 @@ func (x *exchange) rewrite(p *httputil.ProxyRequest) {
 		}
 		changePath(out.URL, &x.rule.Match, rw.Path)
 	}
+	// Over HTTP/2 it may come next to :authority, which the rules went by.
+	out.Header.Del("Host")
 	change(out.Header, x.rule.RequestHeaders)
 	change(out.Header, x.ref.RequestHeaders)
 	if host := out.Header.Get("Host"); host != "" {

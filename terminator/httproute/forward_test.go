@@ -3,6 +3,9 @@
 package httproute
 
 import (
+	"bytes"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +16,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/sluice-gateway/sluice/agent/config"
 )
@@ -74,6 +79,56 @@ func TestClientCannotDropForwardingHeadersAsHopByHop(t *testing.T) {
 	for name, v := range want {
 		if got.Get(name) != v {
 			t.Errorf("%s is %q, want %q", name, got.Get(name), v)
+		}
+	}
+}
+
+// The rules went by :authority, so the backend must not see another name.
+func TestHostHeaderBesideAuthorityIsDropped(t *testing.T) {
+	g := start(t, state{hosts: to(), endpoints: map[string]string{"a": echoBackend(t, "a")}})
+	frames := http2Request(t, g, [][2]string{
+		{":method", "GET"}, {":scheme", "https"}, {":path", "/"}, {":authority", "example.com"}, {"host", "evil.example"},
+	})
+	if got := seen(t, frames); got.Host != "example.com" {
+		t.Errorf("backend saw host %q", got.Host)
+	}
+}
+
+// http2Request sends a header as it is and returns the body of the response.
+func http2Request(t *testing.T, g *gateway, header [][2]string) []byte {
+	t.Helper()
+	c, err := tls.Dial("tcp", g.tls.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	for _, h := range header {
+		_ = enc.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]})
+	}
+	f := http2.NewFramer(c, c)
+	_, _ = io.WriteString(c, http2.ClientPreface)
+	if err := errors.Join(f.WriteSettings(), f.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true,
+	})); err != nil {
+		t.Fatal(err)
+	}
+	var body []byte
+	for {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch frame := frame.(type) {
+		case *http2.DataFrame:
+			body = append(body, frame.Data()...)
+		case *http2.RSTStreamFrame:
+			t.Fatalf("stream reset: %v", frame.ErrCode)
+		}
+		if frame.Header().StreamID == 1 && frame.Header().Flags.Has(http2.FlagDataEndStream) {
+			return body
 		}
 	}
 }

@@ -27,7 +27,9 @@ func FuzzHostname(f *testing.F) {
 		if got != strings.ToLower(got) {
 			t.Errorf("hostname(%q) = %q is not lower case", s, got)
 		}
-		config.MatchHostname("*.example.com", got)
+		if config.MatchHostname("*.example.com", got) != strings.HasSuffix(got[min(1, len(got)):], ".example.com") {
+			t.Errorf("hostname(%q) = %q does not match by its suffix", s, got)
+		}
 	})
 }
 

@@ -21,6 +21,7 @@ package httproute
 import (
 	"context"
 	"errors"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -81,6 +82,7 @@ type Options struct {
 // New; it is safe for concurrent use.
 type Handler struct {
 	Options
+	debug *log.Logger // of ReverseProxy
 
 	mu     sync.Mutex
 	pools  map[string]*pool
@@ -89,7 +91,7 @@ type Handler struct {
 
 // New returns a handler. Close it when no request is in flight any more.
 func New(o Options) *Handler {
-	return &Handler{Options: o, pools: map[string]*pool{}}
+	return &Handler{Options: o, debug: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug), pools: map[string]*pool{}}
 }
 
 // Forget stops the use of a backend's present connections: idle ones are
