@@ -14,6 +14,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"io"
 	"log/slog"
 	"math/big"
@@ -278,13 +279,32 @@ func client(sni string) *tls.Config {
 	return &tls.Config{RootCAs: testCA().pool, ServerName: sni}
 }
 
+// dialTLS connects a client for which only close_notify is an end. Its socket
+// is closed with the test.
 func dialTLS(t testing.TB, port uint16, c *tls.Config) *tls.Conn {
 	t.Helper()
-	conn, err := tls.Dial("tcp", address(port), c)
+	raw, err := net.Dial("tcp", address(port))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.NetConn().Close() })
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	t.Cleanup(func() { raw.Close() })
+	_ = raw.SetDeadline(time.Now().Add(20 * time.Second))
+	conn := tls.Client(strictConn{raw.(*net.TCPConn)}, c)
+	if err := conn.Handshake(); err != nil {
+		t.Fatal(err)
+	}
 	return conn
+}
+
+// strictConn does not let crypto/tls take a FIN for an end.
+type strictConn struct{ *net.TCPConn }
+
+var errFIN = errors.New("FIN without close_notify")
+
+func (s strictConn) Read(p []byte) (int, error) {
+	n, err := s.TCPConn.Read(p)
+	if err == io.EOF {
+		err = errFIN
+	}
+	return n, err
 }
