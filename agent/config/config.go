@@ -74,6 +74,8 @@ type ListenerTLS struct {
 	// offers; at least one unless Passthrough.
 	Certificates []string `json:"certificates,omitempty"`
 	// ALPN are the protocols to accept, best first; none ignores the client's.
+	// On HTTPS listeners it is for the connections of HTTP hosts; those that go
+	// to L4 routes negotiate none, their backends may speak anything.
 	ALPN []string `json:"alpn,omitempty"`
 	// MinVersion is 0x0303 (TLS 1.2) or 0x0304 (TLS 1.3); 0 is TLS 1.2.
 	MinVersion uint16 `json:"minVersion,omitempty"`

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package manifest reads the YAML and JSON that kubectl apply takes, where no
+// API server does: it finds unknown fields, applies the defaults and checks the
+// rules of the Gateway API's schemas.
+//
+// Kinds that have no part in what Sluice serves (Deployment, ServiceAccount,
+// ConfigMap, …) are passed over, so the files of a cluster work as they are.
+package manifest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	utiljson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
+
+	"github.com/sluice-gateway/sluice/controller/translate"
+)
+
+// Error is what is wrong with one document, or with one object in it.
+type Error struct {
+	// File is the name that was given to Decode, Line the first line of the
+	// document, counted from 1.
+	File string
+	Line int
+	// Object is the zero Key where it is not even known.
+	Object translate.Key
+	// Cause says what is wrong and how to mend it.
+	Cause string
+}
+
+// Error returns "file:line: Kind namespace/name: cause".
+func (e *Error) Error() string {
+	if e.Object == (translate.Key{}) {
+		return fmt.Sprintf("%s:%d: %s", e.File, e.Line, e.Cause)
+	}
+	return fmt.Sprintf("%s:%d: %s: %s", e.File, e.Line, e.Object, e.Cause)
+}
+
+// Decode reads a stream of documents; name is that of the file, for messages.
+//
+// It returns everything that is good. The error joins an [*Error] for each
+// thing that is not: a field that does not exist, a rule of the schema that is
+// broken, an object that is defined twice. Objects without a namespace are in
+// namespace "default". What only an API server may set (status, timestamps) is
+// taken out.
+func Decode(name string, data []byte) (translate.Resources, error) {
+	d := decoder{file: name}
+	documents, err := split(data)
+	if err != nil {
+		d.fail(translate.Key{}, len(bytes.Split(data, []byte("\n"))), err.Error())
+	}
+	for _, doc := range documents {
+		d.document(doc)
+	}
+	return d.out, errors.Join(d.problems...)
+}
+
+type decoder struct {
+	file     string
+	out      translate.Resources
+	problems []error
+}
+
+func (d *decoder) fail(object translate.Key, line int, cause string) {
+	d.problems = append(d.problems, &Error{d.file, line, object, cause})
+}
+
+func (d *decoder) document(doc document) {
+	raw, err := yaml.YAMLToJSONStrict(doc.padded())
+	if err != nil {
+		d.fail(translate.Key{}, doc.line, "not YAML: "+yamlCause(err))
+		return
+	}
+	if raw = bytes.TrimSpace(raw); string(raw) == "null" {
+		return // only comments
+	}
+	d.object(raw, doc.line, "")
+}
+
+// yamlCause strips what the message around it says already. A message about
+// YAML may quote it, but only the name of a key.
+func yamlCause(err error) string {
+	text := strings.ReplaceAll(err.Error(), "\n", " ")
+	for _, prefix := range []string{"error converting YAML to JSON: ", "yaml: "} {
+		text = strings.TrimPrefix(text, prefix)
+	}
+	return text
+}
+
+// object reads one object; where says which of a List it is.
+func (d *decoder) object(raw []byte, line int, where string) {
+	var head struct {
+		APIVersion string `json:"apiVersion"`
+		Kind       string `json:"kind"`
+		Metadata   struct {
+			Name      string `json:"name"`
+			Namespace string `json:"namespace"`
+		} `json:"metadata"`
+		Items []json.RawMessage `json:"items"`
+	}
+	if err := utiljson.UnmarshalCaseSensitivePreserveInts(raw, &head); err != nil {
+		d.fail(translate.Key{}, line, where+"not an object of Kubernetes: "+jsonCause(err))
+		return
+	}
+	if head.APIVersion == "" || head.Kind == "" {
+		d.fail(translate.Key{}, line, where+"apiVersion and kind are required")
+		return
+	}
+	if head.Kind == "List" && head.APIVersion == "v1" {
+		for i, item := range head.Items {
+			d.object(item, line, fmt.Sprintf("%sitems[%d]: ", where, i))
+		}
+		return
+	}
+	group, version, ok := strings.Cut(head.APIVersion, "/")
+	if !ok {
+		group, version = "", head.APIVersion
+	}
+	key := translate.Key{Kind: head.Kind, Namespace: head.Metadata.Namespace, Name: head.Metadata.Name}
+	k, known := kinds[groupKind{group, head.Kind}]
+	switch {
+	case known && k.namespaced && key.Namespace == "":
+		key.Namespace = "default"
+	case known && !k.namespaced:
+		key.Namespace = ""
+	case !known:
+		if cause := unknown(group, head.Kind); cause != "" {
+			d.fail(key, line, where+cause)
+		}
+		return
+	}
+	if !k.has(version) {
+		d.fail(key, line, fmt.Sprintf("%sapiVersion %s is not supported; write %s", where, head.APIVersion, k.apiVersion(group)))
+		return
+	}
+	one, problems := k.read(raw, key.Namespace)
+	for _, p := range problems {
+		d.fail(key, line, where+p)
+	}
+	if len(problems) > 0 {
+		return
+	}
+	one.Sources = map[translate.Key]string{key: fmt.Sprintf("%s:%d", d.file, line)}
+	if err := d.out.Merge(one); err != nil {
+		d.fail(key, line, fmt.Sprintf("%sis already defined at %s; delete one of the two", where, d.out.Sources[key]))
+	}
+}
+
+// strict decodes JSON and reports every field that does not exist.
+func strict(raw []byte, into any) []string {
+	fields, err := utiljson.UnmarshalStrict(raw, into)
+	var problems []string
+	if err != nil {
+		problems = append(problems, jsonCause(err))
+	}
+	for _, f := range fields {
+		problems = append(problems, f.Error())
+	}
+	return problems
+}
+
+func jsonCause(err error) string {
+	text := strings.TrimPrefix(err.Error(), "json: ")
+	if strings.Contains(text, "base64") {
+		text += "; data holds base64, put plain text into stringData"
+	}
+	return text
+}
+
+// document is one document of a stream, with the number of its first line.
+type document struct {
+	line int
+	text []byte
+}
+
+// padded is the text at its own lines, so that messages count from the top of
+// the file.
+func (d document) padded() []byte {
+	return append(bytes.Repeat([]byte("\n"), d.line-1), d.text...)
+}
+
+// split finds the documents of a stream of YAML, or of JSON values one after
+// the other.
+func split(data []byte) ([]document, error) {
+	data = bytes.TrimPrefix(data, []byte("\xEF\xBB\xBF"))
+	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
+		if docs, ok := splitJSON(data); ok {
+			return docs, nil
+		}
+	}
+	var docs []document
+	current := document{line: 1}
+	number := 0
+	for line := range bytes.Lines(data) {
+		number++
+		bare := strings.TrimRight(string(line), "\r\n")
+		if bare == "..." || bare == "---" || strings.HasPrefix(bare, "--- ") || strings.HasPrefix(bare, "---\t") {
+			docs = append(docs, current)
+			rest := ""
+			if bare != "..." {
+				rest = "   " + bare[len("---"):] + "\n"
+			}
+			current = document{line: number, text: []byte(rest)}
+			continue
+		}
+		current.text = append(current.text, line...)
+	}
+	docs = append(docs, current)
+	out := docs[:0]
+	for _, d := range docs {
+		if d.trim(); len(d.text) > 0 {
+			out = append(out, d)
+		}
+	}
+	return out, nil
+}
+
+// trim drops empty lines and comments before the first line that counts.
+func (d *document) trim() {
+	for len(d.text) > 0 {
+		line, rest, _ := bytes.Cut(d.text, []byte("\n"))
+		if bare := bytes.TrimSpace(line); len(bare) > 0 && bare[0] != '#' {
+			return
+		}
+		d.text = rest
+		d.line++
+	}
+}
+
+func splitJSON(data []byte) ([]document, bool) {
+	var docs []document
+	in := json.NewDecoder(bytes.NewReader(data))
+	for {
+		var raw json.RawMessage
+		switch err := in.Decode(&raw); {
+		case errors.Is(err, io.EOF):
+			return docs, true
+		case err != nil:
+			return nil, false
+		}
+		start := int(in.InputOffset()) - len(raw)
+		docs = append(docs, document{line: 1 + bytes.Count(data[:start], []byte("\n")), text: raw})
+	}
+}

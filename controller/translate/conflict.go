@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package translate
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/sluice-gateway/sluice/agent/config"
+)
+
+// settleConflicts finds listeners that cannot be told apart. Within a Gateway
+// nobody wins; between Gateways the older one does.
+func (t *translator) settleConflicts() {
+	var taken []*listener
+	for _, g := range t.gateways {
+		g.findConflicts()
+		if !g.served() {
+			continue
+		}
+		var mine []*listener
+		for _, l := range g.listeners {
+			if !l.acceptance().ok() {
+				continue
+			}
+			if i := slices.IndexFunc(taken, func(o *listener) bool { return clash(o, l) != "" }); i >= 0 {
+				l.accepted = verdict{string(gwv1.ListenerReasonPortUnavailable), clash(taken[i], l)}
+				continue
+			}
+			mine = append(mine, l)
+		}
+		taken = append(taken, mine...)
+	}
+}
+
+// findConflicts marks the listeners of a Gateway that are not distinct. Those
+// with an unsupported protocol use no port of ours and take no part.
+func (g *gateway) findConflicts() {
+	for _, l := range g.listeners {
+		if l.unsupported() {
+			continue
+		}
+		var protocols, hostnames []string
+		for _, o := range g.listeners {
+			if o == l || o.spec.Port != l.spec.Port || o.unsupported() {
+				continue
+			}
+			switch {
+			case !sharePort(o, l):
+				protocols = append(protocols, fmt.Sprintf("%q (%s)", o.spec.Name, o.spec.Protocol))
+			case o.hostname == l.hostname:
+				hostnames = append(hostnames, fmt.Sprintf("%q", o.spec.Name))
+			}
+		}
+		switch {
+		case len(protocols) > 0:
+			l.conflict = verdict{string(gwv1.ListenerReasonProtocolConflict), fmt.Sprintf(
+				"port %d with protocol %s is also used by listener %s, and nothing tells them apart; give one of them another port",
+				l.spec.Port, l.spec.Protocol, strings.Join(protocols, ", "))}
+		case len(hostnames) > 0:
+			l.conflict = verdict{string(gwv1.ListenerReasonHostnameConflict), fmt.Sprintf(
+				"port %d with %s is also used by listener %s; give one of them another hostname or port",
+				l.spec.Port, hostnameText(l.hostname), strings.Join(hostnames, ", "))}
+		}
+	}
+}
+
+// sharePort tells whether host names can tell two listeners on one port apart.
+func sharePort(a, b *listener) bool {
+	if a.spec.Protocol == gwv1.TCPProtocolType || b.spec.Protocol == gwv1.TCPProtocolType {
+		return false
+	}
+	return a.encrypted() == b.encrypted()
+}
+
+// clash says why l cannot be served beside o, which is of an older Gateway; ""
+// when it can.
+func clash(o, l *listener) string {
+	if o.spec.Port != l.spec.Port {
+		return ""
+	}
+	oAll, lAll := len(o.gateway.addresses) == 0, len(l.gateway.addresses) == 0
+	shared := oAll || lAll || slices.ContainsFunc(l.gateway.addresses, func(a netip.Addr) bool {
+		return slices.Contains(o.gateway.addresses, a)
+	})
+	switch {
+	case !shared:
+		return ""
+	case !sharePort(o, l):
+		return fmt.Sprintf("port %d is taken by %s with protocol %s, which is older; use another port or spec.addresses",
+			l.spec.Port, o, o.spec.Protocol)
+	case o.hostname == l.hostname:
+		return fmt.Sprintf("port %d with %s is taken by %s, which is older; use another hostname, port or spec.addresses",
+			l.spec.Port, hostnameText(l.hostname), o)
+	case oAll != lAll:
+		// A connection to one of the addresses would be seen by one socket only.
+		return fmt.Sprintf("port %d on %s is also that of %s, which is older and listens on %s; "+
+			"Gateways that share a port and an address must have the same kind of spec.addresses",
+			l.spec.Port, addressText(l.gateway), o, addressText(o.gateway))
+	}
+	return ""
+}
+
+func addressText(g *gateway) string {
+	if len(g.addresses) == 0 {
+		return "all addresses"
+	}
+	var all []string
+	for _, a := range g.addresses {
+		all = append(all, a.String())
+	}
+	return strings.Join(all, ", ")
+}
+
+func hostnameText(h string) string {
+	if h == "" {
+		return "no hostname"
+	}
+	return fmt.Sprintf("hostname %q", h)
+}
+
+// findOverlaps marks listeners on one port whose TLS settings hold for common
+// names. A client that reuses a connection for another name (HTTP/2) may then
+// meet the settings of the other listener.
+func (t *translator) findOverlaps() {
+	var all []*listener
+	for _, g := range t.gateways {
+		for _, l := range g.listeners {
+			if g.served() && l.encrypted() && l.acceptance().ok() {
+				all = append(all, l)
+			}
+		}
+	}
+	for _, l := range all {
+		var hostnames, certificates []string
+		for _, o := range all {
+			if o == l || o.spec.Port != l.spec.Port || o.gateway != l.gateway && addressText(o.gateway) != addressText(l.gateway) {
+				continue
+			}
+			text := fmt.Sprintf("%q", o.spec.Name)
+			if o.gateway != l.gateway {
+				text = o.String()
+			}
+			if overlap(o.hostname, l.hostname) {
+				hostnames = append(hostnames, fmt.Sprintf("%s (%s)", text, hostnameText(o.hostname)))
+			}
+			if n := commonName(o.certificates, l.certificates); n != "" {
+				certificates = append(certificates, fmt.Sprintf("%s (%s)", text, n))
+			}
+		}
+		switch {
+		case len(certificates) > 0:
+			l.overlap = verdict{string(gwv1.ListenerReasonOverlappingCertificates),
+				"a certificate is valid for a name of listener " + strings.Join(certificates, ", ") +
+					" too; clients may reuse a connection for the other one's names"}
+		case len(hostnames) > 0:
+			l.overlap = verdict{string(gwv1.ListenerReasonOverlappingHostnames),
+				hostnameText(l.hostname) + " overlaps with listener " + strings.Join(hostnames, ", ") +
+					"; the most specific one takes a connection"}
+		}
+	}
+}
+
+// overlap tells whether a name can fall under both host names.
+func overlap(a, b string) bool {
+	_, ok := intersect(a, b)
+	return ok
+}
+
+// intersect returns the host names that fall under both a and b, which is the
+// more specific of the two, or false when there is none.
+func intersect(a, b string) (string, bool) {
+	if config.CompareHostnames(a, b) > 0 {
+		a, b = b, a
+	}
+	// a is the more specific one.
+	switch {
+	case b == "" || a == b:
+		return a, true
+	case strings.HasPrefix(a, "*."):
+		return a, strings.HasSuffix(a[1:], b[1:]) && strings.HasPrefix(b, "*.")
+	}
+	return a, config.MatchHostname(b, a)
+}
+
+// commonName returns a name that certificates of both are valid for.
+func commonName(a, b []*certificate) string {
+	for _, ca := range a {
+		for _, n := range ca.names {
+			for _, cb := range b {
+				for _, m := range cb.names {
+					if common, ok := intersectNames(n, m); ok {
+						return common
+					}
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// intersectNames is intersect with the wildcard of certificates, which stands
+// for one label (RFC 9525).
+func intersectNames(a, b string) (string, bool) {
+	a, b = strings.ToLower(a), strings.ToLower(b)
+	switch {
+	case a == b:
+		return a, a != ""
+	case strings.HasPrefix(b, "*."):
+		_, parent, _ := strings.Cut(a, ".")
+		return a, parent == b[2:]
+	case strings.HasPrefix(a, "*."):
+		_, parent, _ := strings.Cut(b, ".")
+		return b, parent == a[2:]
+	}
+	return "", false
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package translate
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// gateway is a Gateway of ours on its way to a status.
+type gateway struct {
+	name
+	object    *gwv1.Gateway
+	listeners []*listener
+	// class is why its class keeps it waiting: Accepted is Unknown then.
+	class verdict
+	// accepted and programmed are what is wrong with the Gateway itself.
+	accepted, programmed verdict
+	// notes are added to the message of Accepted.
+	notes     []string
+	addresses []netip.Addr // none: all of the node
+}
+
+func (g *gateway) String() string { return "Gateway " + g.name.String() }
+
+// served tells whether anything of it may be served.
+func (g *gateway) served() bool { return g.class.ok() && g.accepted.ok() && g.programmed.ok() }
+
+func (t *translator) readGateways() {
+	for _, o := range byAge(t.in.Gateways) {
+		g := &gateway{name: nameOf(o), object: o}
+		className := string(o.Spec.GatewayClassName)
+		k := t.classes[className]
+		switch {
+		case k == nil && t.alone():
+			g.class = verdict{string(gwv1.GatewayReasonPending), fmt.Sprintf(
+				"GatewayClass %q does not exist; write gatewayClassName: %s, or add GatewayClass %q with controllerName: %s",
+				className, t.DefaultClass, className, t.ControllerName)}
+		case k == nil || !k.ours:
+			continue
+		case !k.accepted.ok():
+			g.class = verdict{string(gwv1.GatewayReasonPending), fmt.Sprintf(
+				"GatewayClass %q is not accepted: %s", className, k.accepted.message)}
+		}
+		g.readSpec()
+		for i := range o.Spec.Listeners {
+			g.listeners = append(g.listeners, t.readListener(g, &o.Spec.Listeners[i]))
+		}
+		t.gateways = append(t.gateways, g)
+		t.gatewayIndex[g.name] = g
+	}
+}
+
+func (g *gateway) readSpec() {
+	spec := &g.object.Spec
+	var accepted []verdict
+	for _, a := range spec.Addresses {
+		typ := value(a.Type, gwv1.IPAddressType)
+		if typ != gwv1.IPAddressType {
+			accepted = append(accepted, verdict{string(gwv1.GatewayReasonUnsupportedAddress), fmt.Sprintf(
+				"address %q has type %s; only IPAddress is supported, write the IP address", a.Value, typ)})
+			continue
+		}
+		if a.Value == "" {
+			continue // any address will do
+		}
+		ip, err := netip.ParseAddr(a.Value)
+		if err != nil || ip.Zone() != "" {
+			g.programmed = verdict{string(gwv1.GatewayReasonAddressNotUsable), fmt.Sprintf(
+				"address %q is not an IP address", a.Value)}
+			continue
+		}
+		if ip = ip.Unmap(); !slices.Contains(g.addresses, ip) {
+			g.addresses = append(g.addresses, ip)
+		}
+	}
+	slices.SortFunc(g.addresses, netip.Addr.Compare)
+	if i := spec.Infrastructure; i != nil && i.ParametersRef != nil {
+		accepted = append(accepted, verdict{string(gwv1.GatewayReasonInvalidParameters), fmt.Sprintf(
+			"infrastructure.parametersRef %s %q: Sluice has no Gateway parameters; remove it", i.ParametersRef.Kind, i.ParametersRef.Name)})
+	}
+	g.accepted = first(accepted)
+	if spec.TLS != nil && spec.TLS.Backend != nil {
+		g.notes = append(g.notes, "spec.tls.backend is not honoured by this version: no backend is given a client certificate")
+	}
+	if spec.DefaultScope == gwv1.GatewayDefaultScopeAll {
+		g.notes = append(g.notes, "spec.defaultScope is not honoured: routes attach by parentRefs only")
+	}
+}
+
+// clientValidation returns the frontend validation that holds for a port, nil
+// for none: an entry of perPort replaces the default.
+func (g *gateway) clientValidation(port gwv1.PortNumber) *gwv1.FrontendTLSValidation {
+	if g.object.Spec.TLS == nil || g.object.Spec.TLS.Frontend == nil {
+		return nil
+	}
+	f := g.object.Spec.TLS.Frontend
+	for _, p := range f.PerPort {
+		if p.Port == port {
+			return p.TLS.Validation
+		}
+	}
+	return f.Default.Validation
+}
+
+// acceptance is the Accepted condition. It is True while at least one listener
+// is accepted.
+func (g *gateway) acceptance() condition {
+	const typ = string(gwv1.GatewayConditionAccepted)
+	switch {
+	case !g.class.ok():
+		return condition{typ, "Unknown", g.class.reason, g.class.message}
+	case !g.accepted.ok():
+		return condition{typ, "False", g.accepted.reason, g.accepted.message}
+	}
+	var good, bad []string
+	for _, l := range g.listeners {
+		if l.acceptance().ok() {
+			good = append(good, fmt.Sprintf("%q", l.spec.Name))
+		} else {
+			bad = append(bad, fmt.Sprintf("%q", l.spec.Name))
+		}
+	}
+	const invalid = string(gwv1.GatewayReasonListenersNotValid)
+	switch {
+	case len(good) == 0:
+		return condition{typ, "False", invalid, "no listener is accepted, see the conditions of " + strings.Join(bad, ", ")}
+	case len(bad) > 0:
+		return condition{typ, "True", invalid, g.note(fmt.Sprintf("listeners accepted: %s; not accepted, see their conditions: %s",
+			strings.Join(good, ", "), strings.Join(bad, ", ")))}
+	}
+	return condition{typ, "True", string(gwv1.GatewayReasonAccepted), g.note("all listeners are accepted")}
+}
+
+func (g *gateway) note(message string) string {
+	return strings.Join(append([]string{message}, g.notes...), "; ")
+}
+
+func (t *translator) gatewayStatuses(s snapshotState) []Status {
+	var out []Status
+	for _, g := range t.gateways {
+		had := g.object.Status
+		if s := t.stored[Key{"Gateway", g.namespace, g.name.name}]; s != nil && s.Gateway != nil {
+			had = *s.Gateway
+		}
+		status := &gwv1.GatewayStatus{AttachedListenerSets: had.AttachedListenerSets}
+		var warnings []string
+		for _, l := range g.listeners {
+			status.Listeners = append(status.Listeners, t.listenerStatus(l, had, s))
+			warnings = append(warnings, l.warnings...)
+		}
+		slices.Sort(warnings)
+		if g.served() {
+			status.Addresses = t.statusAddresses(g)
+		}
+		status.Conditions = t.merge(had.Conditions, g.object.Generation, []string{"Accepted", "Programmed"},
+			[]condition{g.acceptance(), t.gatewayProgrammed(g, had, s)})
+		out = append(out, Status{Kind: "Gateway", Namespace: g.namespace, Name: g.name.name,
+			Generation: g.object.Generation, Gateway: status, Warnings: slices.Compact(warnings)})
+	}
+	return out
+}
+
+// maxStatusAddresses is what the schema of Gateway allows.
+const maxStatusAddresses = 16
+
+func (t *translator) statusAddresses(g *gateway) []gwv1.GatewayStatusAddress {
+	addresses := g.addresses
+	if len(addresses) == 0 {
+		addresses = slices.Clone(t.NodeAddresses)
+		slices.SortFunc(addresses, netip.Addr.Compare)
+	}
+	var out []gwv1.GatewayStatusAddress
+	for _, a := range addresses[:min(len(addresses), maxStatusAddresses)] {
+		typ := gwv1.IPAddressType
+		out = append(out, gwv1.GatewayStatusAddress{Type: &typ, Value: a.String()})
+	}
+	return out
+}
+
+// listenerSetStatuses tells the ListenerSets of our Gateways that they are not
+// served.
+func (t *translator) listenerSetStatuses() []Status {
+	var out []Status
+	for _, o := range t.in.ListenerSets {
+		p := o.Spec.ParentRef
+		parent := name{string(value(p.Namespace, gwv1.Namespace(o.Namespace))), string(p.Name)}
+		if t.gatewayIndex[parent] == nil {
+			continue
+		}
+		had := o.Status
+		if s := t.stored[Key{"ListenerSet", o.Namespace, o.Name}]; s != nil && s.ListenerSet != nil {
+			had = *s.ListenerSet
+		}
+		v := verdict{string(gwv1.ListenerSetReasonNotAllowed), fmt.Sprintf(
+			"ListenerSets are not supported by this version; move the listeners to Gateway %s", parent)}
+		status := &gwv1.ListenerSetStatus{Conditions: t.merge(had.Conditions, o.Generation, []string{"Accepted", "Programmed"},
+			[]condition{v.is("Accepted", "", ""), v.is("Programmed", "", "")})}
+		out = append(out, Status{Kind: "ListenerSet", Namespace: o.Namespace, Name: o.Name, Generation: o.Generation, ListenerSet: status})
+	}
+	return out
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package translate
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/sluice-gateway/sluice/agent/config"
+)
+
+// snapshotState is what is known of the serving of a snapshot.
+type snapshotState struct {
+	hash    string
+	reports []config.Report
+}
+
+// snapshot gathers what is served: the listeners that can be, and what they
+// refer to.
+func (t *translator) snapshot() *config.Snapshot {
+	s := &config.Snapshot{}
+	routes := map[string]*route{}
+	certificates := map[string]config.Certificate{}
+	backends := map[string]bool{}
+	for _, g := range t.gateways {
+		for _, l := range g.listeners {
+			if !l.served() {
+				continue
+			}
+			s.Listeners = append(s.Listeners, l.snapshotListener())
+			for _, c := range l.certificates {
+				certificates[c.config.Name] = c.config
+			}
+			for _, r := range l.l4 {
+				routes[r.String()] = r
+			}
+			for _, rules := range l.http {
+				for _, r := range rules {
+					for _, b := range r.Backends {
+						backends[b.Backend] = true
+					}
+				}
+			}
+		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(routes)) {
+		s.Routes = append(s.Routes, config.Route{Name: n, Backends: routes[n].backends})
+		for _, b := range routes[n].backends {
+			backends[b.Backend] = true
+		}
+	}
+	for n := range backends {
+		if n != "" {
+			s.Backends = append(s.Backends, t.backends[n].config)
+		}
+	}
+	for _, c := range certificates {
+		s.Certificates = append(s.Certificates, c)
+	}
+	s.Sort()
+	return s
+}
+
+// listenerProgrammed is the Programmed condition of a listener: invalid, or
+// what nodes say of it. had are its conditions so far.
+func (t *translator) listenerProgrammed(l *listener, had []metav1.Condition, s snapshotState) condition {
+	const typ = string(gwv1.ListenerConditionProgrammed)
+	if !l.gateway.served() {
+		return condition{typ, "False", string(gwv1.ListenerReasonInvalid), "the Gateway is not served, see its conditions"}
+	}
+	if v := l.valid(); !v.ok() {
+		return v.is(typ, "", "")
+	}
+	var served, waiting int
+	var failed []string
+	for _, r := range s.reports {
+		message, known := r.Listeners[l.key()]
+		switch {
+		case known && message != "":
+			if !slices.Contains(failed, message) {
+				failed = append(failed, message)
+			}
+		case known && (r.Hash == s.hash || unchanged(had, l.gateway.object.Generation)):
+			served++
+		default:
+			waiting++
+		}
+	}
+	slices.Sort(failed)
+	switch {
+	case len(failed) > 0:
+		return condition{typ, "False", string(gwv1.ListenerReasonInvalid), strings.Join(failed, "; ")}
+	case waiting > 0 || served == 0:
+		return condition{typ, "Unknown", string(gwv1.ListenerReasonPending), "waiting for nodes to serve it"}
+	}
+	return condition{typ, "True", string(gwv1.ListenerReasonProgrammed), "the listener is served"}
+}
+
+// unchanged tells that the listener was served in this generation of its
+// Gateway. A node that is about to apply a newer snapshot goes on serving it.
+func unchanged(had []metav1.Condition, generation int64) bool {
+	return generation > 0 && slices.ContainsFunc(had, func(c metav1.Condition) bool {
+		return c.Type == string(gwv1.ListenerConditionProgrammed) && c.Status == metav1.ConditionTrue && c.ObservedGeneration == generation
+	})
+}
+
+// notAvailable is what the kernel says of an address that the node does not
+// have (EADDRNOTAVAIL).
+const notAvailable = "cannot assign requested address"
+
+// gatewayProgrammed sums up the listeners: True when one is served and none is
+// waited for.
+func (t *translator) gatewayProgrammed(g *gateway, had gwv1.GatewayStatus, s snapshotState) condition {
+	const typ = string(gwv1.GatewayConditionProgrammed)
+	accepted := g.acceptance()
+	switch {
+	case accepted.status == metav1.ConditionUnknown:
+		return condition{typ, "Unknown", string(gwv1.GatewayReasonPending), accepted.message}
+	case accepted.status == metav1.ConditionFalse:
+		return condition{typ, "False", string(gwv1.GatewayReasonInvalid), "the Gateway is not accepted: " + accepted.message}
+	case !g.programmed.ok():
+		return g.programmed.is(typ, "", "")
+	case len(g.addresses) == 0 && len(g.object.Spec.Addresses) == 0 && t.noAddress(s):
+		return condition{typ, "False", string(gwv1.GatewayReasonAddressNotAssigned), "no node has an address to give; set spec.addresses"}
+	}
+	var served, waiting, failed []string
+	unusable := ""
+	for _, l := range g.listeners {
+		var conditions []metav1.Condition
+		if i := slices.IndexFunc(had.Listeners, func(h gwv1.ListenerStatus) bool { return h.Name == l.spec.Name }); i >= 0 {
+			conditions = had.Listeners[i].Conditions
+		}
+		text := fmt.Sprintf("%q", l.spec.Name)
+		switch c := t.listenerProgrammed(l, conditions, s); c.status {
+		case metav1.ConditionTrue:
+			served = append(served, text)
+		case metav1.ConditionUnknown:
+			waiting = append(waiting, text)
+		default:
+			failed = append(failed, text)
+			if strings.Contains(c.message, notAvailable) && len(g.addresses) > 0 {
+				unusable = c.message
+			}
+		}
+	}
+	switch {
+	case unusable != "":
+		return condition{typ, "False", string(gwv1.GatewayReasonAddressNotUsable), fmt.Sprintf(
+			"spec.addresses %s: %s; use an address of the node", addressText(g), unusable)}
+	case len(waiting) > 0:
+		return condition{typ, "Unknown", string(gwv1.GatewayReasonPending), "waiting for nodes to serve " + strings.Join(waiting, ", ")}
+	case len(served) == 0:
+		return condition{typ, "False", string(gwv1.GatewayReasonInvalid), "no listener is served, see the conditions of " + strings.Join(failed, ", ")}
+	case len(failed) > 0:
+		return condition{typ, "True", string(gwv1.GatewayReasonProgrammed), fmt.Sprintf(
+			"listeners served: %s; not served, see their conditions: %s", strings.Join(served, ", "), strings.Join(failed, ", "))}
+	}
+	return condition{typ, "True", string(gwv1.GatewayReasonProgrammed), "all listeners are served"}
+}
+
+// noAddress tells that nodes serve and yet none has an address.
+func (t *translator) noAddress(s snapshotState) bool {
+	return len(s.reports) > 0 && len(t.NodeAddresses) == 0
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package translate
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// Resources are the objects to translate, in any order. Translate reads them
+// only; they may be shared with a cache.
+//
+// Kinds that Sluice does not serve are here so that whoever wrote them is told.
+type Resources struct {
+	GatewayClasses     []*gwv1.GatewayClass
+	Gateways           []*gwv1.Gateway
+	ListenerSets       []*gwv1.ListenerSet
+	TCPRoutes          []*gwv1.TCPRoute
+	TLSRoutes          []*gwv1.TLSRoute
+	HTTPRoutes         []*gwv1.HTTPRoute
+	GRPCRoutes         []*gwv1.GRPCRoute
+	UDPRoutes          []*gwv1.UDPRoute
+	ReferenceGrants    []*gwv1.ReferenceGrant
+	BackendTLSPolicies []*gwv1.BackendTLSPolicy
+	Namespaces         []*corev1.Namespace
+	Secrets            []*corev1.Secret
+	Services           []*corev1.Service
+	EndpointSlices     []*discoveryv1.EndpointSlice
+
+	// Sources optionally says where an object was written, "file:line", for
+	// messages.
+	Sources map[Key]string
+}
+
+// Key names an object. Namespace is "" for GatewayClass and Namespace.
+type Key struct {
+	Kind, Namespace, Name string
+}
+
+// String returns "Kind namespace/name".
+func (k Key) String() string {
+	if k.Namespace == "" {
+		return k.Kind + " " + k.Name
+	}
+	return k.Kind + " " + k.Namespace + "/" + k.Name
+}
+
+// Merge adds the objects of o. An object that r has already is left out and
+// reported, with both sources: which of two definitions is meant is not to be
+// guessed. Nothing that r or o shared with others is changed.
+func (r *Resources) Merge(o Resources) error {
+	m := merger{sources: map[Key]string{}}
+	for k, s := range r.Sources {
+		m.sources[k] = s
+	}
+	m.added = o.Sources
+	merge(&m, "GatewayClass", &r.GatewayClasses, o.GatewayClasses)
+	merge(&m, "Gateway", &r.Gateways, o.Gateways)
+	merge(&m, "ListenerSet", &r.ListenerSets, o.ListenerSets)
+	merge(&m, "TCPRoute", &r.TCPRoutes, o.TCPRoutes)
+	merge(&m, "TLSRoute", &r.TLSRoutes, o.TLSRoutes)
+	merge(&m, "HTTPRoute", &r.HTTPRoutes, o.HTTPRoutes)
+	merge(&m, "GRPCRoute", &r.GRPCRoutes, o.GRPCRoutes)
+	merge(&m, "UDPRoute", &r.UDPRoutes, o.UDPRoutes)
+	merge(&m, "ReferenceGrant", &r.ReferenceGrants, o.ReferenceGrants)
+	merge(&m, "BackendTLSPolicy", &r.BackendTLSPolicies, o.BackendTLSPolicies)
+	merge(&m, "Namespace", &r.Namespaces, o.Namespaces)
+	merge(&m, "Secret", &r.Secrets, o.Secrets)
+	merge(&m, "Service", &r.Services, o.Services)
+	merge(&m, "EndpointSlice", &r.EndpointSlices, o.EndpointSlices)
+	r.Sources = m.sources
+	return errors.Join(m.problems...)
+}
+
+type merger struct {
+	sources, added map[Key]string
+	problems       []error
+}
+
+func merge[T metav1.Object](m *merger, kind string, into *[]T, add []T) {
+	have := make(map[Key]bool, len(*into))
+	for _, o := range *into {
+		have[keyOf(kind, o)] = true
+	}
+	out := slices.Clip(*into)
+	for _, o := range add {
+		k := keyOf(kind, o)
+		if have[k] {
+			m.problems = append(m.problems, fmt.Errorf("%s: %s is already defined at %s; delete one of the two",
+				cmp.Or(m.added[k], "unknown source"), k, cmp.Or(m.sources[k], "another source")))
+			continue
+		}
+		have[k] = true
+		out = append(out, o)
+		if s := m.added[k]; s != "" {
+			m.sources[k] = s
+		}
+	}
+	*into = out
+}
+
+func keyOf(kind string, o metav1.Object) Key { return Key{kind, o.GetNamespace(), o.GetName()} }
+
+// byAge returns the objects oldest first, then by namespace and name: the
+// order in which the Gateway API settles conflicts.
+func byAge[T metav1.Object](in []T) []T {
+	out := slices.Clone(in)
+	slices.SortStableFunc(out, compareAge)
+	return out
+}
+
+func compareAge[T metav1.Object](a, b T) int {
+	return cmp.Or(a.GetCreationTimestamp().Compare(b.GetCreationTimestamp().Time),
+		cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetName(), b.GetName()))
+}
+
+// name is a namespace and a name.
+type name struct{ namespace, name string }
+
+func (n name) String() string { return n.namespace + "/" + n.name }
+
+func nameOf(o metav1.Object) name { return name{o.GetNamespace(), o.GetName()} }
+
+func index[T metav1.Object](in []T) map[name]T {
+	out := make(map[name]T, len(in))
+	for _, o := range in {
+		out[nameOf(o)] = o
+	}
+	return out
+}
+
+// value returns what p points to, or a default.
+func value[T any](p *T, otherwise T) T {
+	if p == nil {
+		return otherwise
+	}
+	return *p
+}

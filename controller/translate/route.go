@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package translate
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/sluice-gateway/sluice/agent/config"
+)
+
+// route is a route of any kind on its way to a status.
+type route struct {
+	kind   string
+	object metav1.Object
+	common *gwv1.CommonRouteSpec
+	had    *gwv1.RouteStatus
+
+	named     bool // has host names
+	hostnames []string
+	l4        []gwv1.BackendRef // of TCPRoute and TLSRoute
+	http      *gwv1.HTTPRoute
+
+	parents []*parent
+
+	// What its rules are, once resolved.
+	unsupported verdict // of the whole route
+	partially   verdict
+	refs        []verdict
+	targets     []name // Services referred to
+	warnings    []string
+	backends    []config.BackendRef
+	rules       []rule
+}
+
+// parent is one parentRef of a route with what came of it.
+type parent struct {
+	ref      gwv1.ParentReference
+	rejected verdict
+	attached []attachment
+	skipped  []string // why not to other listeners
+	notes    []string // what keeps it from carrying traffic though attached
+}
+
+// attachment is a listener with the host names that the route has on it.
+type attachment struct {
+	listener  *listener
+	hostnames []string
+}
+
+// String returns the name of the route in the snapshot.
+func (r *route) String() string { return r.kind + "/" + nameOf(r.object).String() }
+
+// text is the name of the route for people.
+func (r *route) text() string { return keyOf(r.kind, r.object).String() }
+
+// readRoutes gathers the routes of all kinds, oldest first.
+func (t *translator) readRoutes() []*route {
+	var out []*route
+	for _, o := range t.in.TCPRoutes {
+		r := &route{kind: "TCPRoute", object: o, common: &o.Spec.CommonRouteSpec, had: &o.Status.RouteStatus}
+		for _, rule := range o.Spec.Rules {
+			r.l4 = append(r.l4, rule.BackendRefs...)
+		}
+		out = append(out, r)
+	}
+	for _, o := range t.in.TLSRoutes {
+		r := &route{kind: "TLSRoute", object: o, common: &o.Spec.CommonRouteSpec, had: &o.Status.RouteStatus,
+			named: true, hostnames: lower(o.Spec.Hostnames)}
+		for _, rule := range o.Spec.Rules {
+			r.l4 = append(r.l4, rule.BackendRefs...)
+		}
+		out = append(out, r)
+	}
+	for _, o := range t.in.HTTPRoutes {
+		out = append(out, &route{kind: "HTTPRoute", object: o, common: &o.Spec.CommonRouteSpec, had: &o.Status.RouteStatus,
+			named: true, hostnames: lower(o.Spec.Hostnames), http: o})
+	}
+	for _, o := range t.in.GRPCRoutes {
+		out = append(out, &route{kind: "GRPCRoute", object: o, common: &o.Spec.CommonRouteSpec, had: &o.Status.RouteStatus,
+			named: true, hostnames: lower(o.Spec.Hostnames)})
+	}
+	for _, o := range t.in.UDPRoutes {
+		out = append(out, &route{kind: "UDPRoute", object: o, common: &o.Spec.CommonRouteSpec, had: &o.Status.RouteStatus})
+	}
+	slices.SortFunc(out, func(a, b *route) int {
+		return cmp.Or(compareAge(a.object, b.object), cmp.Compare(a.kind, b.kind))
+	})
+	return out
+}
+
+func lower(in []gwv1.Hostname) []string {
+	var out []string
+	for _, h := range in {
+		if h := strings.ToLower(string(h)); !slices.Contains(out, h) {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+// attachRoutes ties every route to the listeners that take it, resolves what
+// it refers to, and puts it into those listeners, oldest route first.
+func (t *translator) attachRoutes() {
+	t.routes = t.readRoutes()
+	for _, r := range t.routes {
+		for _, ref := range r.common.ParentRefs {
+			if p := t.attach(r, ref); p != nil {
+				r.parents = append(r.parents, p)
+			}
+		}
+		if len(r.parents) == 0 {
+			continue
+		}
+		if r.http != nil {
+			t.resolveHTTP(r)
+		} else {
+			t.resolveL4(r)
+		}
+		for _, p := range r.parents {
+			if p.rejected.ok() && !r.unsupported.ok() {
+				p.rejected, p.attached = r.unsupported, nil
+			}
+			for _, a := range p.attached {
+				a.listener.attached[r] = true
+				if !a.listener.served() {
+					p.notes = append(p.notes, fmt.Sprintf("listener %q is not served, see the status of %s",
+						a.listener.spec.Name, a.listener.gateway))
+				}
+				for _, h := range a.hostnames {
+					p.place(r, a.listener, h)
+				}
+			}
+		}
+	}
+}
+
+// place puts the route into a listener for one host name.
+func (p *parent) place(r *route, l *listener, hostname string) {
+	if r.http != nil {
+		if slices.ContainsFunc(l.http[hostname], func(o rule) bool { return o.from == r }) {
+			return // by another parentRef
+		}
+		l.http[hostname] = append(l.http[hostname], r.rules...)
+		return
+	}
+	older := l.l4[hostname]
+	if older == nil || older == r {
+		l.l4[hostname] = r
+		return
+	}
+	what := "all connections"
+	if hostname != "" {
+		what = fmt.Sprintf("the connections for %q", hostname)
+	}
+	p.notes = append(p.notes, fmt.Sprintf("on listener %q %s comes first (the older one, else by namespace and name) and gets %s",
+		l.spec.Name, older.text(), what))
+}
+
+// attach finds the listeners for one parentRef. nil means that the parent is
+// none of our business.
+func (t *translator) attach(r *route, ref gwv1.ParentReference) *parent {
+	p := &parent{ref: ref}
+	group, kind := value(ref.Group, gwv1.GroupName), value(ref.Kind, "Gateway")
+	at := name{string(value(ref.Namespace, gwv1.Namespace(r.object.GetNamespace()))), string(ref.Name)}
+	if group != gwv1.GroupName || kind != "Gateway" {
+		if !t.alone() {
+			return nil
+		}
+		p.rejected = verdict{string(gwv1.RouteReasonNoMatchingParent), fmt.Sprintf(
+			"a route cannot attach to %s %s; use a Gateway", kind, at)}
+		return p
+	}
+	g := t.gatewayIndex[at]
+	if g == nil {
+		if !t.alone() || slices.ContainsFunc(t.in.Gateways, func(o *gwv1.Gateway) bool { return nameOf(o) == at }) {
+			return nil
+		}
+		p.rejected = verdict{string(gwv1.RouteReasonNoMatchingParent), fmt.Sprintf("Gateway %s does not exist", at)}
+		return p
+	}
+	candidates := g.matching(ref)
+	if len(candidates) == 0 {
+		p.rejected = verdict{string(gwv1.RouteReasonNoMatchingParent), fmt.Sprintf("%s has no %s; it has %s",
+			g, sectionText(ref), g.listenersText())}
+		return p
+	}
+	otherHostname := false
+	for _, l := range candidates {
+		why := ""
+		if !slices.Contains(l.kinds, r.kind) {
+			why = l.refusal(r.kind)
+		} else if ok, no := t.allowsNamespace(l, r.object.GetNamespace()); !ok {
+			why = no
+		} else if hosts := r.hostnamesOn(l); len(hosts) == 0 {
+			otherHostname = true
+			why = fmt.Sprintf("has %s, which none of the route's hostnames falls under", hostnameText(l.hostname))
+		} else {
+			p.attached = append(p.attached, attachment{l, hosts})
+			continue
+		}
+		p.skipped = append(p.skipped, fmt.Sprintf("listener %q %s", l.spec.Name, why))
+	}
+	if len(p.attached) == 0 {
+		reason := gwv1.RouteReasonNotAllowedByListeners
+		if otherHostname {
+			reason = gwv1.RouteReasonNoMatchingListenerHostname
+		}
+		p.rejected = verdict{string(reason), fmt.Sprintf("no listener of %s takes this %s: %s", g, r.kind, strings.Join(p.skipped, "; "))}
+	}
+	return p
+}
+
+// matching returns the listeners that a parentRef means.
+func (g *gateway) matching(ref gwv1.ParentReference) []*listener {
+	var out []*listener
+	for _, l := range g.listeners {
+		if (ref.SectionName == nil || *ref.SectionName == l.spec.Name) && (ref.Port == nil || *ref.Port == l.spec.Port) {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+func sectionText(ref gwv1.ParentReference) string {
+	text := "listener"
+	if ref.SectionName != nil {
+		text += fmt.Sprintf(" %q", *ref.SectionName)
+	}
+	if ref.Port != nil {
+		text += fmt.Sprintf(" with port %d", *ref.Port)
+	}
+	return text
+}
+
+func (g *gateway) listenersText() string {
+	var all []string
+	for _, l := range g.listeners {
+		all = append(all, fmt.Sprintf("%q (port %d)", l.spec.Name, l.spec.Port))
+	}
+	return strings.Join(all, ", ")
+}
+
+// refusal says why a listener does not take a kind of route, and where such a
+// route would go.
+func (l *listener) refusal(kind string) string {
+	natural := supportedKinds(l.spec.Protocol, l.passthrough)
+	if slices.Contains(natural, kind) {
+		return fmt.Sprintf("takes %s only; add %s to its allowedRoutes.kinds", orNothing(l.kinds), kind)
+	}
+	protocol := fmt.Sprintf("has protocol %s", l.spec.Protocol)
+	if l.encrypted() && l.passthrough {
+		protocol += " with tls.mode Passthrough"
+	}
+	cure := map[string]string{
+		"TCPRoute":  "use protocol TCP, or TLS with tls.mode Terminate",
+		"TLSRoute":  "use protocol TLS",
+		"HTTPRoute": "use protocol HTTP or HTTPS",
+		"GRPCRoute": "GRPCRoute is not supported, use a TLSRoute, or an HTTPRoute with appProtocol kubernetes.io/h2c",
+		"UDPRoute":  "UDPRoute is not supported",
+	}[kind]
+	return fmt.Sprintf("%s and takes %s; %s", protocol, orNothing(natural), cure)
+}
+
+func orNothing(kinds []string) string {
+	if len(kinds) == 0 {
+		return "no routes"
+	}
+	return strings.Join(kinds, " and ")
+}
+
+// hostnamesOn returns the host names that the route has on a listener, none
+// when it does not fit. A route without host names takes those of the listener,
+// one of a kind without them takes every connection of the listener.
+func (r *route) hostnamesOn(l *listener) []string {
+	switch {
+	case !r.named:
+		return []string{""}
+	case len(r.hostnames) == 0:
+		return []string{l.hostname}
+	}
+	var out []string
+	for _, h := range r.hostnames {
+		if both, ok := intersect(h, l.hostname); ok && !slices.Contains(out, both) {
+			out = append(out, both)
+		}
+	}
+	return out
+}

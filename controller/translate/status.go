@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package translate
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// Status is what to tell the author of an object: the whole status of it, with
+// everything in it that others wrote. One of the pointers is set.
+type Status struct {
+	Kind       string `json:"kind"`
+	Namespace  string `json:"namespace,omitempty"`
+	Name       string `json:"name"`
+	Generation int64  `json:"generation,omitempty"`
+
+	GatewayClass *gwv1.GatewayClassStatus `json:"gatewayClass,omitempty"`
+	Gateway      *gwv1.GatewayStatus      `json:"gateway,omitempty"`
+	ListenerSet  *gwv1.ListenerSetStatus  `json:"listenerSet,omitempty"`
+	Route        *gwv1.RouteStatus        `json:"route,omitempty"`
+	Policy       *gwv1.PolicyStatus       `json:"policy,omitempty"`
+
+	// Warnings are things that are served and yet want a look: a certificate
+	// that expired, a Service without endpoints.
+	Warnings []string `json:"warnings,omitempty"`
+
+	controller gwv1.GatewayController
+}
+
+// Key returns the name of the object.
+func (s *Status) Key() Key { return Key{s.Kind, s.Namespace, s.Name} }
+
+// Problems lists what is wrong, each with object, reason and message; none
+// means that everything asked for is served. What follows from another problem
+// of the same part is left out.
+func (s *Status) Problems() []string {
+	p := problems{object: s.Key().String()}
+	switch {
+	case s.GatewayClass != nil:
+		p.conditions("", s.GatewayClass.Conditions)
+	case s.Gateway != nil:
+		for _, l := range s.Gateway.Listeners {
+			p.conditions(fmt.Sprintf("listener %q", l.Name), l.Conditions)
+		}
+		p.gateway(s.Gateway.Conditions)
+	case s.ListenerSet != nil:
+		p.conditions("", s.ListenerSet.Conditions)
+	case s.Route != nil:
+		for _, r := range s.Route.Parents {
+			if s.controller == "" || r.ControllerName == s.controller {
+				p.conditions("parent "+parentText(r.ParentRef), r.Conditions)
+			}
+		}
+		if len(s.Route.Parents) == 0 && len(s.Warnings) > 0 {
+			p.list = append(p.list, p.object+": "+strings.Join(s.Warnings, "; "))
+		}
+	case s.Policy != nil:
+		for _, a := range s.Policy.Ancestors {
+			if s.controller == "" || a.ControllerName == s.controller {
+				p.conditions("ancestor "+parentText(a.AncestorRef), a.Conditions)
+			}
+		}
+	}
+	return p.list
+}
+
+type problems struct {
+	object string
+	list   []string
+}
+
+func (p *problems) conditions(part string, in []metav1.Condition) {
+	before := len(p.list)
+	for _, c := range in {
+		switch c.Type {
+		case "Accepted", "ResolvedRefs", "SupportedVersion":
+			if c.Status != metav1.ConditionTrue {
+				p.add(part, c)
+			}
+		case "PartiallyInvalid":
+			if c.Status == metav1.ConditionTrue {
+				p.add(part, c)
+			}
+		}
+	}
+	if len(p.list) > before {
+		return // Programmed only repeats it
+	}
+	for _, c := range in {
+		if c.Type == "Programmed" && c.Status != metav1.ConditionTrue {
+			p.add(part, c)
+		}
+	}
+}
+
+// gateway adds what the listeners have not told already.
+func (p *problems) gateway(in []metav1.Condition) {
+	told := len(p.list) > 0
+	for _, c := range in {
+		if c.Status == metav1.ConditionTrue {
+			continue
+		}
+		switch {
+		case c.Type == "Accepted" && !(told && c.Reason == string(gwv1.GatewayReasonListenersNotValid)),
+			c.Type == "ResolvedRefs",
+			c.Type == "Programmed" && (!told || c.Reason == string(gwv1.GatewayReasonAddressNotUsable)):
+			p.add("", c)
+			told = true
+		}
+	}
+}
+
+func (p *problems) add(part string, c metav1.Condition) {
+	at := p.object
+	if part != "" {
+		at += ": " + part
+	}
+	p.list = append(p.list, fmt.Sprintf("%s: %s %s: %s", at, c.Type, c.Reason, c.Message))
+}
+
+func parentText(r gwv1.ParentReference) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s", value(r.Kind, "Gateway"), r.Name)
+	if r.SectionName != nil {
+		fmt.Fprintf(&b, " listener %q", *r.SectionName)
+	}
+	if r.Port != nil {
+		fmt.Fprintf(&b, " port %d", *r.Port)
+	}
+	return b.String()
+}
+
+// statuses gathers what there is to tell, in order.
+func (t *translator) statuses(s snapshotState) []Status {
+	var all []Status
+	all = append(all, t.classStatuses()...)
+	all = append(all, t.gatewayStatuses(s)...)
+	all = append(all, t.listenerSetStatuses()...)
+	all = append(all, t.routeStatuses()...)
+	all = append(all, t.policyStatuses()...)
+	for i := range all {
+		all[i].controller = gwv1.GatewayController(t.ControllerName)
+	}
+	slices.SortFunc(all, func(a, b Status) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	return all
+}
+
+// maxMessage is the longest message that a condition may have, in bytes
+// (k8s.io/apimachinery metav1.Condition).
+const maxMessage = 32768
+
+// condition is a condition to be set; time and generation come with setting.
+type condition struct {
+	typ     string
+	status  metav1.ConditionStatus
+	reason  string
+	message string
+}
+
+// verdict is why something is not as it should be; the zero verdict is fine.
+type verdict struct{ reason, message string }
+
+func (v verdict) ok() bool { return v.reason == "" }
+
+// is turns a verdict into a condition: False with the reason, else True with
+// reason and message for the good case.
+func (v verdict) is(typ, reason, message string) condition {
+	if v.ok() {
+		return condition{typ, metav1.ConditionTrue, reason, message}
+	}
+	return condition{typ, metav1.ConditionFalse, v.reason, v.message}
+}
+
+// first returns the first verdict that is not ok, with the messages of all.
+func first(vs []verdict) verdict {
+	var out verdict
+	var messages []string
+	for _, v := range vs {
+		if v.ok() {
+			continue
+		}
+		out.reason = cmp.Or(out.reason, v.reason)
+		if !slices.Contains(messages, v.message) {
+			messages = append(messages, v.message)
+		}
+	}
+	out.message = strings.Join(messages, "; ")
+	return out
+}
+
+// merge brings conditions of ours up to date among those of others: order and
+// foreign conditions stay, the time of a transition stays while the status does
+// not change, ours that are no longer wanted go, and a condition that speaks of
+// a newer generation than we know is left alone.
+func (t *translator) merge(have []metav1.Condition, generation int64, ours []string, want []condition) []metav1.Condition {
+	var out []metav1.Condition
+	done := map[string]bool{}
+	for _, h := range have {
+		i := slices.IndexFunc(want, func(c condition) bool { return c.typ == h.Type })
+		switch {
+		case h.ObservedGeneration > generation:
+		case i >= 0:
+			c := t.condition(want[i], generation)
+			if c.Status == h.Status {
+				c.LastTransitionTime = h.LastTransitionTime
+			}
+			h = c
+		case slices.Contains(ours, h.Type):
+			continue
+		}
+		done[h.Type] = true
+		out = append(out, h)
+	}
+	for _, c := range want {
+		if !done[c.typ] {
+			out = append(out, t.condition(c, generation))
+		}
+	}
+	return out
+}
+
+func (t *translator) condition(c condition, generation int64) metav1.Condition {
+	if len(c.message) > maxMessage {
+		c.message = c.message[:maxMessage-len("…")] + "…"
+	}
+	return metav1.Condition{Type: c.typ, Status: c.status, Reason: c.reason, Message: strings.ToValidUTF8(c.message, ""),
+		ObservedGeneration: generation, LastTransitionTime: metav1.NewTime(t.Now)}
+}

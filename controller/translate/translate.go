@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package translate turns Gateway API objects into what a node serves.
+//
+// [Translate] is a pure function: objects in, a [config.Snapshot] and statuses
+// out, no I/O, no clock, no state. The same objects in another order give the
+// same result. What users got wrong is never an error: it is a condition of
+// the object, with a message that names the fix, and everything else goes on.
+//
+// One extension of the Gateway API: a TCPRoute may attach to a TLS listener
+// that terminates, and to an HTTPS listener, where it gets the connections
+// whose server name no HTTPRoute claims.
+package translate
+
+import (
+	"net/netip"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/sluice-gateway/sluice/agent/config"
+)
+
+// Options are what a translation depends on besides the objects.
+type Options struct {
+	// ControllerName says which GatewayClasses are ours.
+	ControllerName string
+	// DefaultClass, when set, is a class that is ours without a GatewayClass
+	// object. It also means that Resources is all there is and that no other
+	// controller reads it (a folder): references to Gateways and classes that do
+	// not exist are reported instead of left to others, and ExternalName
+	// Services are served, which among tenants would go round ReferenceGrants.
+	DefaultClass string
+	// Now is the time of transitions, and what certificates are checked against.
+	Now time.Time
+	// Previous is the snapshot that is served, nil at the start. The last good
+	// certificate of a Secret that turned bad is taken from it.
+	Previous *config.Snapshot
+	// Statuses are those of the last translation, for sources where objects do
+	// not carry their status; they keep lastTransitionTime.
+	Statuses []Status
+	// Reports are what nodes say of what they serve. They make the Programmed
+	// conditions; without any the conditions are Unknown.
+	Reports []config.Report
+	// NodeAddresses are what a Gateway without spec.addresses gets as
+	// status.addresses.
+	NodeAddresses []netip.Addr
+	// BundleVersion is the version of the installed Gateway API CRDs
+	// (annotation gateway.networking.k8s.io/bundle-version), "" where there are
+	// none.
+	BundleVersion string
+}
+
+// Translate returns what the objects ask for, sorted and valid, and the
+// statuses of GatewayClasses, Gateways and routes that are ours, by kind,
+// namespace and name.
+func Translate(r Resources, o Options) (*config.Snapshot, []Status) {
+	t := newTranslator(r, o)
+	t.readClasses()
+	t.readGateways()
+	t.settleConflicts()
+	t.resolveCertificates()
+	t.findOverlaps()
+	t.attachRoutes()
+	s := t.snapshot()
+	return s, t.statuses(snapshotState{hash: s.Hash(), reports: o.Reports})
+}
+
+// translator is the working state of one translation.
+type translator struct {
+	Options
+	in Resources
+
+	classes    map[string]*class
+	namespaces map[string]*corev1.Namespace
+	secrets    map[name]*corev1.Secret
+	services   map[name]*corev1.Service
+	slices     map[name][]*discoveryv1.EndpointSlice // by Service
+	policies   map[name][]*gwv1.BackendTLSPolicy     // by Service
+	previous   map[string]config.Certificate
+	stored     map[Key]*Status // what was said last
+
+	gateways     []*gateway // ours, oldest first
+	gatewayIndex map[name]*gateway
+	routes       []*route
+	certificates map[name]*certificate
+	backends     map[string]*backend
+}
+
+func newTranslator(r Resources, o Options) *translator {
+	t := &translator{Options: o, in: r,
+		classes:      map[string]*class{},
+		namespaces:   map[string]*corev1.Namespace{},
+		secrets:      index(r.Secrets),
+		services:     index(r.Services),
+		slices:       map[name][]*discoveryv1.EndpointSlice{},
+		policies:     map[name][]*gwv1.BackendTLSPolicy{},
+		previous:     map[string]config.Certificate{},
+		stored:       map[Key]*Status{},
+		gatewayIndex: map[name]*gateway{},
+		certificates: map[name]*certificate{},
+		backends:     map[string]*backend{},
+	}
+	for _, n := range r.Namespaces {
+		t.namespaces[n.Name] = n
+	}
+	for _, s := range byAge(r.EndpointSlices) {
+		of := name{s.Namespace, s.Labels[discoveryv1.LabelServiceName]}
+		t.slices[of] = append(t.slices[of], s)
+	}
+	for _, p := range byAge(r.BackendTLSPolicies) {
+		for _, ref := range p.Spec.TargetRefs {
+			if ref.Group == "" && ref.Kind == "Service" {
+				of := name{p.Namespace, string(ref.Name)}
+				t.policies[of] = append(t.policies[of], p)
+			}
+		}
+	}
+	if o.Previous != nil {
+		for _, c := range o.Previous.Certificates {
+			t.previous[c.Name] = c
+		}
+	}
+	for i := range o.Statuses {
+		s := &o.Statuses[i]
+		t.stored[Key{s.Kind, s.Namespace, s.Name}] = s
+	}
+	return t
+}
+
+// alone tells that no other controller reads the same objects.
+func (t *translator) alone() bool { return t.DefaultClass != "" }
