@@ -251,20 +251,21 @@ func TestASlowReaderGetsTheEndOfItsStream(t *testing.T) {
 }
 
 func TestIdleConnectionsAreReset(t *testing.T) {
-	port := freePort(t)
-	seen := make(chan string, 1)
+	seen := make(chan string, 3)
 	to := backend(t, func(c half) {
 		_, err := io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
 		seen <- outcome(err)
 	})
-	for name, way := range ways(t, port, to) {
+	for name := range ways(t, 1, to) {
+		way := ways(t, freePort(t), to)[name]
 		t.Run(name, func(t *testing.T) {
-			way.snap.Listeners[0].IdleTimeout = 300 * time.Millisecond
+			t.Parallel()
+			way.snap.Listeners[0].IdleTimeout = 2 * time.Second
 			g := run(t, &Server{}, way.snap)
 			c := way.dial(t)
-			for range 8 { // for longer than the timeout
+			for range 10 { // for longer than the timeout
 				roundTrip(t, c)
-				time.Sleep(75 * time.Millisecond)
+				time.Sleep(250 * time.Millisecond)
 			}
 			if got := outcome(strict(c)); got != "reset" {
 				t.Errorf("client saw %s", got)

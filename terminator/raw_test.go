@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sluice-gateway/sluice/agent/config"
 )
 
@@ -26,13 +28,16 @@ import (
 func answer(t testing.TB, port uint16, sent []byte) string {
 	t.Helper()
 	c, err := net.Dial("tcp", address(port))
+	if errors.Is(err, syscall.ECONNRESET) {
+		return "reset"
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 	if _, err := c.Write(sent); err != nil {
-		t.Fatal(err)
+		return outcome(err)
 	}
 	return answerOn(c)
 }
@@ -96,4 +101,13 @@ func certKey(t testing.TB) *ecdsa.PrivateKey {
 		t.Fatal(err)
 	}
 	return key
+}
+
+// protocolOf returns SO_PROTOCOL, which is 262 for MPTCP.
+func protocolOf(fd int) int {
+	p, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	if err != nil {
+		return -1
+	}
+	return p
 }
