@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package folder is the source of resources that needs no cluster: a folder of
+// the YAML and JSON that kubectl apply takes.
+//
+// It reads like "kubectl apply -f DIR": *.yaml, *.yml and *.json of the folder
+// itself, in the order of their names, no sub-folders, nothing that starts with
+// a dot. Symbolic links are followed, so a mounted ConfigMap or Secret works.
+// Unlike kubectl it goes on watching: a file that goes away takes its objects
+// with it. While something in a file is bad, the file loses no object: what is
+// good in it counts, the rest stays as it was, and the file is reported by name.
+package folder
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/sluice-gateway/sluice/controller/manifest"
+	"github.com/sluice-gateway/sluice/controller/translate"
+)
+
+const (
+	// quiet is how long nothing must happen before the folder is read: an
+	// editor or a deploy script touches several files, and writes each in
+	// pieces.
+	quiet = 100 * time.Millisecond
+	// bound is the longest that changes wait when the folder never gets quiet.
+	bound = time.Second
+	// safetyNet is how often the folder is read without any event: network file
+	// systems and exhausted inotify limits give none.
+	safetyNet = 30 * time.Second
+	// maxFile is the largest file that is read, in bytes. An API server stores
+	// objects of 1.5 MiB at most; a file may hold several.
+	maxFile = 16 << 20
+)
+
+// Folder reads and watches a folder. It is used by one goroutine at a time.
+type Folder struct {
+	// Dir is the folder.
+	Dir string
+	// Reread optionally makes Run read the folder now.
+	Reread <-chan os.Signal
+
+	files   map[string]*file
+	problem error // of the folder itself
+}
+
+// Problem is why a file, or the folder itself, does not count as it stands.
+type Problem struct {
+	// File is the path as the user would write it.
+	File string `json:"file"`
+	// Message says where in the file, which object and what to do about it.
+	Message string `json:"message"`
+}
+
+// String returns "file: message".
+func (p Problem) String() string { return p.File + ": " + p.Message }
+
+// file is what is known of one file.
+type file struct {
+	sum       [sha256.Size]byte // of what was decoded last, good or bad
+	decoded   bool
+	good      translate.Resources // what the file counts for
+	readErr   error
+	decodeErr error
+}
+
+func (f *file) err() error { return cmp.Or(f.readErr, f.decodeErr) }
+
+// Check tells whether the folder can be read at all.
+func (f *Folder) Check() error {
+	if _, err := os.ReadDir(f.Dir); err != nil {
+		return fmt.Errorf("read folder %s: %w", f.Dir, cause(err))
+	}
+	return nil
+}
+
+// Run reads the folder, hands over what it holds, and does so again after
+// every change until ctx ends; then it returns nil. apply is called by Run's
+// goroutine, first before anything is waited for.
+//
+// It fails only at the start, when the folder cannot be read (see Check).
+func (f *Folder) Run(ctx context.Context, apply func(translate.Resources, []Problem)) error {
+	if err := f.Check(); err != nil {
+		return err
+	}
+	w, err := newWatcher()
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+
+	read := func() {
+		// Watch before reading: a change in between is seen twice, not never.
+		watchErr := w.follow(f.Dir, slices.Collect(maps.Keys(f.files)))
+		changed := f.read()
+		if watchErr == nil {
+			watchErr = w.follow(f.Dir, slices.Collect(maps.Keys(f.files)))
+		}
+		if f.problem == nil && watchErr != nil {
+			f.problem = watchErr
+		}
+		if changed {
+			apply(f.content())
+		}
+	}
+	read()
+
+	// The two timers run only while a change waits: quiet starts anew with
+	// every event, bound does not.
+	var quietC, boundC <-chan time.Time
+	net := time.NewTicker(safetyNet)
+	defer net.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e := <-w.Events:
+			if w.matters(e) {
+				quietC = time.After(quiet)
+				if boundC == nil {
+					boundC = time.After(bound)
+				}
+			}
+			continue
+		case <-w.Errors: // an overflow of the event queue: events were lost
+		case <-net.C:
+		case <-f.Reread:
+		case <-quietC:
+		case <-boundC:
+		}
+		quietC, boundC = nil, nil
+		read()
+	}
+}
+
+// read brings files up to date and tells whether anything is different.
+func (f *Folder) read() (changed bool) {
+	before := f.problem
+	f.problem = nil
+	first := f.files == nil
+	if first {
+		f.files = map[string]*file{}
+	}
+	entries, err := os.ReadDir(f.Dir)
+	if err != nil {
+		// The folder may come back: nothing that was served is given up.
+		f.problem = fmt.Errorf("read folder: %w; what it held is still served", cause(err))
+		return first || before == nil
+	}
+	seen := map[string]bool{}
+	for _, e := range entries {
+		if !counts(e) {
+			continue
+		}
+		seen[e.Name()] = true
+		if f.files[e.Name()] == nil {
+			f.files[e.Name()] = &file{}
+		}
+		if f.files[e.Name()].read(filepath.Join(f.Dir, e.Name())) {
+			changed = true
+		}
+	}
+	for name := range f.files {
+		if !seen[name] {
+			delete(f.files, name)
+			changed = true
+		}
+	}
+	return changed || first || before != nil
+}
+
+// counts tells whether a directory entry is one that kubectl would apply.
+// Names with a leading dot are the work of editors and of the kubelet.
+func counts(e fs.DirEntry) bool {
+	switch filepath.Ext(e.Name()) {
+	case ".yaml", ".yml", ".json":
+		return !e.IsDir() && !strings.HasPrefix(e.Name(), ".")
+	}
+	return false
+}
+
+// read brings one file up to date and tells whether anything is different.
+func (f *file) read(path string) (changed bool) {
+	before := fmt.Sprint(f.err())
+	data, err := readFile(path)
+	f.readErr = err
+	if err != nil {
+		return fmt.Sprint(f.err()) != before
+	}
+	sum := sha256.Sum256(data)
+	if f.decoded && sum == f.sum {
+		return fmt.Sprint(f.err()) != before
+	}
+	f.sum, f.decoded = sum, true
+	if len(strings.TrimSpace(string(data))) == 0 {
+		// More often the moment between truncating and writing than a wish.
+		f.decodeErr = errors.New("the file is empty; delete it to remove its objects")
+		return true
+	}
+	var now translate.Resources
+	if now, f.decodeErr = manifest.Decode(path, data); f.decodeErr != nil {
+		// What is good in it counts. Whether the rest is broken or gone cannot be
+		// told, so it stays as it was; of objects that are in both, the error
+		// that Merge reports is that the old one is left out.
+		_ = now.Merge(f.good)
+	}
+	f.good = now
+	return true
+}
+
+// readFile reads a regular file of at most maxFile bytes. It does not block on
+// named pipes and the like.
+func readFile(path string) ([]byte, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, cause(err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, cause(err)
+	}
+	switch {
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("not a regular file (%s)", info.Mode().Type())
+	case info.Size() > maxFile:
+		return nil, fmt.Errorf("%d bytes are more than the %d MiB that a file may have; split it", info.Size(), maxFile>>20)
+	}
+	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	if err != nil {
+		return nil, cause(err)
+	}
+	if len(data) > maxFile {
+		return nil, fmt.Errorf("more than the %d MiB that a file may have; split it", maxFile>>20)
+	}
+	return data, nil
+}
+
+// cause strips what the message around it already says: operation and path.
+func cause(err error) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return p.Err
+	}
+	return err
+}
+
+// content puts the files together, and tells what is wrong with them.
+func (f *Folder) content() (translate.Resources, []Problem) {
+	var all translate.Resources
+	var problems []Problem
+	if f.problem != nil {
+		problems = append(problems, Problem{f.Dir, f.problem.Error()})
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.files)) {
+		path := filepath.Join(f.Dir, name)
+		report := func(err error) {
+			for line := range strings.Lines(err.Error()) {
+				// Some name the file themselves, with the line of an object.
+				line = strings.TrimPrefix(strings.TrimSpace(line), path+":")
+				problems = append(problems, Problem{path, strings.TrimSpace(line)})
+			}
+		}
+		if err := f.files[name].err(); err != nil {
+			report(err)
+		}
+		if err := all.Merge(f.files[name].good); err != nil {
+			report(err)
+		}
+	}
+	return all, problems
+}
