@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command sluice is the gateway and everything that asks it something.
+//
+//	sluice run DIR     serve what the YAML files of a folder describe
+//	sluice status      show gateways, routes, certificates and what is wrong
+//	sluice conns       show the open connections
+//	sluice doctor      check what the splice needs on this machine
+//	sluice version     print the version
+//
+// Exit status: 0 when all is well, 1 when something is wrong, 2 when the
+// command line is.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// command is a verb of the command line.
+type command struct {
+	name, args, short string
+	run               func(env *env, flags *flag.FlagSet, args []string) error
+}
+
+var commands = []command{
+	{"run", "DIR", "serve what the YAML files of a folder describe", run},
+	{"status", "", "show gateways, routes, certificates and what is wrong", status},
+	{"conns", "", "show the open connections", conns},
+	{"doctor", "", "check what the splice needs on this machine", doctor},
+	{"version", "", "print the version", version},
+}
+
+// env is what a command touches of the process.
+type env struct {
+	ctx            context.Context
+	stdout, stderr io.Writer
+}
+
+// usageError is a mistake in the command line: one line, exit status 2.
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
+
+// errWrong ends a command with exit status 1 after it said why.
+var errWrong = errors.New("something is wrong")
+
+func main() {
+	os.Exit(start(&env{context.Background(), os.Stdout, os.Stderr}, os.Args[1:]))
+}
+
+// start runs the command that args name and returns the exit status.
+func start(e *env, args []string) int {
+	if len(args) == 0 {
+		printUsage(e.stderr)
+		return 2
+	}
+	switch args[0] {
+	case "-h", "-help", "--help", "help":
+		printUsage(e.stdout)
+		return 0
+	}
+	for _, c := range commands {
+		if c.name == args[0] {
+			return c.start(e, args[1:])
+		}
+	}
+	fmt.Fprintf(e.stderr, "sluice: no command %q (see sluice help)\n", args[0])
+	return 2
+}
+
+func (c command) start(e *env, args []string) int {
+	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	err := c.run(e, flags, args)
+	var wrongUsage usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errWrong):
+		return 1
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprintf(e.stdout, "usage: %s\n\n%s.\n", strings.TrimSpace("sluice "+c.name+" [flags] "+c.args), c.short)
+		flags.SetOutput(e.stdout)
+		flags.PrintDefaults()
+		return 0
+	case errors.As(err, &wrongUsage):
+		fmt.Fprintf(e.stderr, "sluice %s: %s (see sluice %s -h)\n", c.name, wrongUsage, c.name)
+		return 2
+	}
+	fmt.Fprintf(e.stderr, "sluice %s: %s\n", c.name, err)
+	return 1
+}
+
+// parse parses flags and checks that want arguments remain, each described by
+// a word.
+func parse(flags *flag.FlagSet, args []string, want ...string) error {
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return err
+		}
+		return usageError(err.Error())
+	}
+	switch {
+	case flags.NArg() < len(want):
+		return usageError("missing argument " + want[flags.NArg()])
+	case flags.NArg() > len(want):
+		return usageError(fmt.Sprintf("unexpected argument %q", flags.Arg(len(want))))
+	}
+	return nil
+}
+
+func printUsage(w io.Writer) {
+	fmt.Fprint(w, "Sluice terminates TLS for TCP services and splices the decrypted bytes into their sockets.\n\nusage: sluice COMMAND [flags] [DIR]\n\n")
+	for _, c := range commands {
+		fmt.Fprintf(w, "  %-10s %s\n", strings.TrimSpace(c.name+" "+c.args), c.short)
+	}
+	fmt.Fprint(w, "\nsluice COMMAND -h shows the flags of a command.\n")
+}

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/sluice-gateway/sluice/agent"
+	"github.com/sluice-gateway/sluice/agent/splice"
+	"github.com/sluice-gateway/sluice/controller/folder"
+	"github.com/sluice-gateway/sluice/terminator"
+)
+
+// defaultMetrics is where /metrics, /healthz and /readyz are, for this machine
+// only.
+const defaultMetrics = "127.0.0.1:9464"
+
+// runFlags are the flags of sluice run.
+type runFlags struct {
+	admin, metrics, splice, accessLog string
+	pinDir, cgroup                    string
+	logLevel                          slog.Level
+	drainTimeout, idleTimeout         time.Duration
+	maxConnections                    int
+}
+
+func (f *runFlags) register(flags *flag.FlagSet) {
+	flags.StringVar(&f.admin, "admin", defaultAdmin(), "`path` of the admin socket; its file mode, 0600, is the access control")
+	flags.StringVar(&f.metrics, "metrics", defaultMetrics, "`address` of /metrics, /healthz and /readyz, or off")
+	flags.StringVar(&f.splice, "splice", "auto", "`auto` splices where this machine can, off relays everything")
+	flags.StringVar(&f.accessLog, "access-log", "off", "`file` for one JSON line per connection, - for standard output, or off")
+	flags.StringVar(&f.pinDir, "pin-dir", splice.DefaultPinDir, "`folder` on a bpffs where bpftool finds the maps")
+	flags.StringVar(&f.cgroup, "cgroup", "", "cgroup2 `folder` of the backends to splice into (default the root of cgroup2)")
+	flags.TextVar(&f.logLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
+	flags.DurationVar(&f.drainTimeout, "drain-timeout", 30*time.Second, "how long connections may finish after SIGTERM")
+	flags.DurationVar(&f.idleTimeout, "idle-timeout", time.Hour, "resets a connection that moved no byte for so long")
+	flags.IntVar(&f.maxConnections, "max-connections", 50_000, "open connections per listener")
+}
+
+func (f *runFlags) check() error {
+	switch {
+	case f.splice != "auto" && f.splice != "off":
+		return usageError(fmt.Sprintf("-splice %q is neither auto nor off", f.splice))
+	case f.drainTimeout <= 0:
+		return usageError("-drain-timeout must be more than 0")
+	case f.idleTimeout <= 0:
+		return usageError("-idle-timeout must be more than 0")
+	case f.maxConnections <= 0:
+		return usageError("-max-connections must be more than 0")
+	}
+	return nil
+}
+
+// defaultAdmin is the path of the admin socket where -admin gives none.
+func defaultAdmin() string {
+	if os.Geteuid() == 0 {
+		return "/run/sluice/admin.sock"
+	}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+		return filepath.Join(dir, "sluice", "admin.sock")
+	}
+	return filepath.Join(os.TempDir(), fmt.Sprintf("sluice-%d", os.Geteuid()), "admin.sock")
+}
+
+// run serves a folder until SIGTERM or SIGINT: the first drains, the second
+// ends at once. SIGHUP reads the folder again.
+func run(e *env, flags *flag.FlagSet, args []string) error {
+	var f runFlags
+	f.register(flags)
+	if err := parse(flags, args, "DIR"); err != nil {
+		return err
+	}
+	if err := f.check(); err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: f.logLevel}))
+	if _, err := agent.Harden(); err != nil {
+		log.Warn("process is not hardened", "error", err)
+	}
+	accessLog, err := openAccessLog(f.accessLog, e.stdout)
+	if err != nil {
+		return err
+	}
+	if accessLog != nil {
+		defer accessLog.Close()
+	}
+
+	src := &source{log: log, nodeAddresses: nodeAddresses()}
+	opts := agent.Options{Version: buildVersion(), Admin: f.admin, Log: log, Resources: src.report,
+		Server: &terminator.Server{DrainTimeout: f.drainTimeout, IdleTimeout: f.idleTimeout, MaxConnections: f.maxConnections, Log: log}}
+	if f.metrics != "off" {
+		opts.Metrics = f.metrics
+	}
+	if f.splice == "auto" {
+		opts.Splice = &splice.Options{Cgroup: f.cgroup, PinDir: f.pinDir, Log: log}
+	}
+	if accessLog != nil {
+		opts.Server.AccessLog = slog.New(slog.NewJSONHandler(accessLog, nil))
+	}
+	reread := make(chan os.Signal, 1)
+	signal.Notify(reread, syscall.SIGHUP)
+	defer signal.Stop(reread)
+	dir := &folder.Folder{Dir: flags.Arg(0), Reread: reread}
+	if err := dir.Check(); err != nil {
+		return err
+	}
+	ctx, stop := drainOnSignal(e.ctx, log)
+	defer stop()
+	a, err := agent.New(opts)
+	if err != nil {
+		return err
+	}
+	src.agent = a
+	return serve(ctx, stop, a, func(ctx context.Context) error { return dir.Run(ctx, src.apply) })
+}
+
+// serve runs the agent and what feeds it. Either's end ends both; the feeding
+// stops first, for nothing is to change while connections drain.
+func serve(ctx context.Context, stop func(), a *agent.Agent, feed func(context.Context) error) error {
+	fed := make(chan error, 1)
+	go func() {
+		defer stop()
+		fed <- feed(ctx)
+	}()
+	err := a.Run(ctx)
+	stop()
+	if feedErr := <-fed; feedErr != nil {
+		return feedErr
+	}
+	return err
+}
+
+// drainOnSignal returns a context that ends at SIGTERM or SIGINT. The next of
+// these signals ends the process at once, as it does without a handler: the
+// kernel then resets what is open, so nothing looks finished that is not.
+func drainOnSignal(parent context.Context, log *slog.Logger) (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(parent, syscall.SIGTERM, os.Interrupt)
+	context.AfterFunc(ctx, func() {
+		stop()
+		log.Info("ending: connections may finish; another signal ends at once")
+	})
+	return ctx, stop
+}
+
+// openAccessLog opens where the access log goes, nil for nowhere.
+func openAccessLog(path string, stdout io.Writer) (io.WriteCloser, error) {
+	switch path {
+	case "off":
+		return nil, nil
+	case "-":
+		return nopCloser{stdout}, nil
+	}
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("access log: %w", err)
+	}
+	return f, nil
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
+
+// nodeAddresses are the addresses by which others reach this machine; those of
+// the loopback link when there are no others.
+func nodeAddresses() []netip.Addr {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	var global, loopback []netip.Addr
+	for _, a := range all {
+		p, err := netip.ParsePrefix(a.String())
+		switch addr := p.Addr(); {
+		case err != nil || addr.IsLinkLocalUnicast():
+		case addr.IsLoopback():
+			loopback = append(loopback, addr)
+		default:
+			global = append(global, addr)
+		}
+	}
+	if len(global) == 0 {
+		return loopback
+	}
+	return global
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sluice-gateway/sluice/agent"
+	"github.com/sluice-gateway/sluice/agent/config"
+	"github.com/sluice-gateway/sluice/controller/folder"
+	"github.com/sluice-gateway/sluice/controller/translate"
+)
+
+const (
+	controllerName = "sluice.dev/gateway-controller"
+	className      = "sluice"
+)
+
+// source turns the objects of a folder into snapshots for the agent, and what
+// the agent says of them into the statuses of the objects.
+type source struct {
+	log           *slog.Logger
+	agent         *agent.Agent
+	nodeAddresses []netip.Addr
+
+	mu        sync.Mutex
+	read      bool
+	resources translate.Resources
+	files     []folder.Problem
+	snapshot  *config.Snapshot
+	hash      string
+	statuses  []translate.Status
+	problems  []string // of files and objects, as they were logged
+}
+
+// resourceStatus is the part of the status that speaks of files and objects.
+type resourceStatus struct {
+	Files    []folder.Problem   `json:"files,omitempty"`
+	Objects  []translate.Status `json:"objects"`
+	Problems []string           `json:"problems,omitempty"`
+}
+
+// apply takes what the folder holds now.
+func (s *source) apply(r translate.Resources, files []folder.Problem) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.read, s.resources, s.files = true, r, files
+	s.refresh()
+	s.log.Info("folder read", "snapshot", s.hash[:12], "listeners", len(s.snapshot.Listeners), "routes", len(s.snapshot.Routes), "problems", len(s.problems))
+}
+
+// report returns the statuses as of now: a listener may have found its address
+// free since, and a certificate may have expired.
+func (s *source) report() (status any, problems int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.read {
+		return nil, 0
+	}
+	s.refresh()
+	return resourceStatus{s.files, s.statuses, s.problems}, len(s.problems)
+}
+
+// refresh brings the agent in line with the resources and the statuses in line
+// with the agent. The caller holds mu.
+func (s *source) refresh() {
+	snapshot, _ := s.translate()
+	if hash := snapshot.Hash(); hash != s.hash {
+		s.agent.Apply(snapshot)
+		s.snapshot, s.hash = snapshot, hash
+	}
+	_, s.statuses = s.translate()
+	s.tell()
+}
+
+func (s *source) translate() (*config.Snapshot, []translate.Status) {
+	o := translate.Options{ControllerName: controllerName, DefaultClass: className, Now: time.Now(),
+		Previous: s.snapshot, Statuses: s.statuses, NodeAddresses: s.nodeAddresses}
+	if s.snapshot != nil {
+		o.Reports = []config.Report{s.agent.Report()}
+	}
+	return translate.Translate(s.resources, o)
+}
+
+// tell logs the problems that are new and those that are gone.
+func (s *source) tell() {
+	var now []string
+	for _, f := range s.files {
+		now = append(now, f.String())
+	}
+	for i := range s.statuses {
+		now = append(now, s.statuses[i].Problems()...)
+	}
+	for _, p := range now {
+		if !slices.Contains(s.problems, p) {
+			s.log.Warn("problem", "problem", p)
+		}
+	}
+	for _, p := range s.problems {
+		if !slices.Contains(now, p) {
+			s.log.Info("problem is gone", "problem", p)
+		}
+	}
+	s.problems = now
+}
