@@ -206,7 +206,10 @@ func (s *Server) compileTLS(st *state, l *listener, problems map[string]error) {
 		return c
 	}
 	l.forL4 = make(l.config.TLS.ALPN)
-	l.forHTTP = make([]string{"h2", "http/1.1"})
+	l.forHTTP = l.forL4
+	if len(l.config.TLS.ALPN) == 0 {
+		l.forHTTP = make([]string{"h2", "http/1.1"})
+	}
 	keys.use(l.forL4, l.forHTTP)
 }
 

@@ -73,7 +73,9 @@ type ListenerTLS struct {
 	// Certificates names the certificates to choose from by what the client
 	// offers; at least one unless Passthrough.
 	Certificates []string `json:"certificates,omitempty"`
-	// ALPN are the protocols to accept, best first; none ignores the client's.
+	// ALPN are the protocols to accept, best first. None ignores what the
+	// client offers; connections served by HTTP rules then accept h2 and
+	// http/1.1.
 	// On HTTPS listeners it is for the connections of HTTP hosts; those that go
 	// to L4 routes negotiate none, their backends may speak anything.
 	ALPN []string `json:"alpn,omitempty"`

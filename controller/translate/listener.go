@@ -210,9 +210,6 @@ const (
 func (l *listener) readTLS() {
 	l.tls = &config.ListenerTLS{Passthrough: l.passthrough}
 	https := l.spec.Protocol == gwv1.HTTPSProtocolType
-	if https {
-		l.tls.ALPN = []string{"h2", "http/1.1"}
-	}
 	if l.spec.TLS == nil {
 		return
 	}

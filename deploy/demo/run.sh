@@ -36,7 +36,8 @@ wait_for() {
 
 if [ "$(id -u)" = 0 ]; then
 	privileged=yes http=80 https=443 address=10.231.43.1 backend=10.231.43.2 redis_port=6379 echo_port=3000
-	in_gateway="ip netns exec $gateway_ns" in_backend="ip netns exec $backend_ns"
+	# Not ip netns exec: that hides bpffs and cgroup2 behind a new /sys.
+	in_gateway="nsenter --net=/run/netns/$gateway_ns" in_backend="nsenter --net=/run/netns/$backend_ns"
 else
 	privileged=no http=8080 https=8443 address=127.0.0.1 backend=127.0.0.1 redis_port=16379 echo_port=13000
 	in_gateway="" in_backend=""
@@ -131,7 +132,7 @@ for i in $(seq 50); do echo "set key:$i $i"; done | redis >/dev/null
 say "The access log"
 logged() { [ "$(jq -r 'select(.sni=="redis.example.com") | .sni' access.log | wc -l)" -ge 3 ]; }
 wait_for "the access log" logged
-jq -c '{client, sni, route, endpoint, path, reason, end}' access.log
+cat access.log
 
 if [ "$privileged" = yes ] && ! grep -q 'relay mode' gateway.log; then
 	jq -e 'select(.route=="TCPRoute/default/backend-ssl-offload" and .path=="spliced")' access.log >/dev/null ||
