@@ -157,6 +157,7 @@ struct sock_common {
 struct sock {
 	struct sock_common __sk_common;
 	int sk_rcvlowat;
+	int sk_rcvbuf;
 	__u8 sk_shutdown;
 	void *sk_user_data;
 };

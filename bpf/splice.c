@@ -562,8 +562,12 @@ static __always_inline bool memory_pressure(struct sock *kernel)
  *            write_seq is its copied_seq. Redirected bytes overtake whatever is
  *            in TCP. Only we add to TCP, and not now; and what sl_recv last saw
  *            of copied_seq is never ahead of the truth,
- *   (bound)  what lies redirected and unread stays under the limit. TCP's window
- *            does not apply to it; so beyond that, TCP's window it is.
+ *   (bound)  what lies redirected and unread stays under the limit, and within
+ *            half of the peer's receive buffer. TCP's window does not apply to
+ *            it, so beyond that, TCP's window it is. Only half, because these
+ *            bytes count against the receive buffer: were it full of them, the
+ *            peer would close its window and, since reading them makes TCP send
+ *            no update, open it again only when asked by a probe.
  *
  * The lock is let go between the verdict and the delivery, but this write has
  * not returned then: whatever else is written meanwhile is concurrent with it.
@@ -580,6 +584,7 @@ int sl_msg(struct sk_msg_md *msg)
 	struct tcp_sock *tp;
 	struct sl_end *end;
 	__u64 id, key;
+	__s64 unread;
 
 	if (!sk || !cfg)
 		return SK_PASS;
@@ -607,7 +612,8 @@ int sl_msg(struct sk_msg_md *msg)
 		return SK_PASS;
 	if (tp->write_seq != peer->copied_seq)
 		return SK_PASS;
-	if ((__s64)(me->spliced + size - peer->spliced_read) > cfg->limit)
+	unread = me->spliced + size - peer->spliced_read;
+	if (unread > peer->room || unread > cfg->limit)
 		return SK_PASS;
 	/* The redirect would deliver bytes after our own FIN. TCP says EPIPE. */
 	if (((struct sock *)tp)->sk_shutdown & SEND_SHUTDOWN)
@@ -707,6 +713,7 @@ int sl_recv(__u64 *ctx)
 	if (tcp != ret)
 		__sync_fetch_and_add(&me->spliced_read, ret - tcp);
 
+	me->room = (__u32)((struct sock *)tp)->sk_rcvbuf >> 1;
 	reader = reader_of(tp, flags);
 	if (me->reader <= sl_by_recv && reader != sl_by_recv) {
 		me->reader = reader;

@@ -87,7 +87,7 @@ enum sl_policy {
 struct sl_settings {
 	__u32 mark; /* SO_MARK of the agent's backend legs */
 	__u32 owner; /* process id of the agent as the kernel's first namespace counts */
-	__u32 limit; /* bytes redirected and unread, a direction */
+	__u32 limit; /* bytes redirected and unread, a direction, at most */
 	__u32 earn; /* reads by recvmsg until a reader has earned the splice */
 	__u32 stopped; /* 1: no new connection joins, no more bytes are redirected */
 	__u32 sys_splice; /* number of splice(2) on this machine */
@@ -142,6 +142,7 @@ struct sl_half {
 	__u32 copied_seq; /* copied_seq of the socket as last seen */
 	__u32 next_seq; /* write_seq if the last write fitted */
 	__u32 exact_reads;
+	__u32 room; /* redirected bytes that this end's receive buffer bears */
 	enum sl_reader reader;
 };
 

@@ -105,7 +105,9 @@ type SpliceSlHalf struct {
 	CopiedSeq   uint32
 	NextSeq     uint32
 	ExactReads  uint32
+	Room        uint32
 	Reader      SpliceSlReader
+	_           [4]byte
 }
 
 type SpliceSlIdent struct {
