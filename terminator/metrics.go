@@ -53,7 +53,7 @@ func NewMetrics() *Metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
-	return &Metrics{
+	m := &Metrics{
 		connections:     counter("sluice_connections_total", "Client connections that ended, by how.", "listener", "result"),
 		handshakes:      counter("sluice_handshakes_total", "TLS handshakes.", "result", "version"),
 		connectFailures: counter("sluice_connect_failures_total", "Failed attempts to connect to an endpoint.", "cause"),
@@ -64,6 +64,10 @@ func NewMetrics() *Metrics {
 		acceptErrors: prometheus.NewCounter(prometheus.CounterOpts{Name: "sluice_accept_errors_total", Help: "Failed accepts."}),
 		bytes:        map[[2]string]int64{},
 	}
+	for _, cause := range []string{causeRefused, causeTimeout, causeUnreachable, causeLocal, causeOther} {
+		m.connectFailures.WithLabelValues(cause) // a rate needs the zero before
+	}
+	return m
 }
 
 func (m *Metrics) parts() []prometheus.Collector {
