@@ -199,11 +199,6 @@ func (a *Agent) publish(s *config.Snapshot) config.Report {
 	}
 	report := a.opts.Server.Apply(resolved)
 	report.Hash = s.Hash()
-	for name, problem := range report.Listeners {
-		if problem != "" {
-			a.opts.Log.Warn("listener is not served", "listener", name, "error", problem)
-		}
-	}
 	a.current.Store(&applied{snapshot: s, hash: report.Hash, at: time.Now(), certificates: describe(s.Certificates)})
 	return report
 }
