@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -157,6 +158,11 @@ func (s *Splicer) start(opts Options) error {
 func (s *Splicer) load(maxConnections int) error {
 	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
 		return unavailable(ReasonBTF, "kernel type information: %w (it needs CONFIG_DEBUG_INFO_BTF)", err)
+	}
+	// Asked for beforehand: what a feature probe says without them is misleading.
+	if missing, err := MissingCapabilities(); err == nil && len(missing) > 0 {
+		return unavailable(ReasonCapability, "missing %s: run as root, or grant them (AmbientCapabilities= of systemd, securityContext of a pod)",
+			strings.Join(missing, ", "))
 	}
 	spec, err := bpf.LoadSplice()
 	if err != nil {

@@ -87,35 +87,16 @@ func btf() finding {
 	return finding{name: "BTF", detail: path, ok: err == nil, cure: "the kernel must be built with CONFIG_DEBUG_INFO_BTF"}
 }
 
-// capabilities looks for those that loading and attaching needs.
 func capabilities() finding {
-	want := []struct {
-		name string
-		bit  uint
-	}{{"CAP_BPF", unix.CAP_BPF}, {"CAP_PERFMON", unix.CAP_PERFMON}, {"CAP_NET_ADMIN", unix.CAP_NET_ADMIN}}
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&header, &data[0]); err != nil {
+	missing, err := splice.MissingCapabilities()
+	switch {
+	case err != nil:
 		return finding{name: "capabilities", detail: err.Error()}
-	}
-	holds := func(bit uint) bool { return data[bit/32].Effective&(1<<(bit%32)) != 0 }
-	var have, missing []string
-	for _, c := range want {
-		if holds(c.bit) {
-			have = append(have, c.name)
-		} else {
-			missing = append(missing, c.name)
-		}
-	}
-	if len(missing) > 0 && holds(unix.CAP_SYS_ADMIN) {
-		// As before Linux 5.8, it stands for the others where BPF is concerned.
-		return finding{name: "capabilities", detail: strings.Join(append(have, "CAP_SYS_ADMIN"), ", "), ok: true}
-	}
-	if len(missing) > 0 {
+	case len(missing) > 0:
 		return finding{name: "capabilities", detail: "missing " + strings.Join(missing, ", "),
 			cure: "run as root, or grant them: AmbientCapabilities= of systemd, securityContext.capabilities.add of a pod"}
 	}
-	return finding{name: "capabilities", detail: strings.Join(have, ", "), ok: true}
+	return finding{name: "capabilities", detail: "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, or CAP_SYS_ADMIN for them", ok: true}
 }
 
 func cgroup2(dir string) finding {
