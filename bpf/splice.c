@@ -276,6 +276,12 @@ static __always_inline void on_connect(struct bpf_sock_ops *ctx, struct bpf_sock
 	bpf_sk_storage_get(&sl_ends, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 }
 
+/* How many redirected bytes a receive buffer bears: see sl_msg. */
+static __always_inline __u32 room(struct tcp_sock *tp)
+{
+	return (__u32)((struct sock *)tp)->sk_rcvbuf >> 1;
+}
+
 static __always_inline enum sl_outcome announce(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
 						struct sl_end *end)
 {
@@ -322,6 +328,9 @@ static __always_inline enum sl_outcome announce(struct bpf_sock_ops *ctx, struct
 	flow->agent_port = ident->agent_port;
 	flow->agent.copied_seq = ident->backend_seq;
 	flow->agent.next_seq = ident->agent_seq;
+	/* The agent need not earn it: it reads its own legs by recvmsg(2) only. */
+	flow->agent.reader = sl_by_recv;
+	flow->agent.room = room(tp);
 	__builtin_memcpy(flow->endpoint, endpoint->endpoint, sizeof(flow->endpoint));
 	__builtin_memcpy(flow->route, endpoint->route, sizeof(flow->route));
 	if (endpoint->policy == sl_auto)
@@ -454,7 +463,7 @@ static __always_inline enum sl_outcome reason_of(const struct sl_flow *flow)
 	case sl_by_recv:
 		return sl_tcp_busy;
 	default:
-		return flow->agent.reader == sl_by_recv ? sl_tcp_busy : sl_reader_unproven;
+		return flow->backend.sent ? sl_tcp_busy : sl_reader_unproven;
 	}
 }
 
@@ -557,7 +566,8 @@ static __always_inline bool memory_pressure(struct sock *kernel)
  * One write of a member, under its socket's lock. SK_PASS alone means TCP;
  * after bpf_msg_redirect_hash it means the peer's receive queue. Redirect if
  *
- *   (reader) the peer has shown that it reads by recvmsg(2),
+ *   (reader) the peer reads by recvmsg(2): the backend has shown it, the agent
+ *            is known to,
  *   (order)  the peer has read every byte that we ever gave to TCP: our
  *            write_seq is its copied_seq. Redirected bytes overtake whatever is
  *            in TCP. Only we add to TCP, and not now; and what sl_recv last saw
@@ -713,7 +723,7 @@ int sl_recv(__u64 *ctx)
 	if (tcp != ret)
 		__sync_fetch_and_add(&me->spliced_read, ret - tcp);
 
-	me->room = (__u32)((struct sock *)tp)->sk_rcvbuf >> 1;
+	me->room = room(tp);
 	reader = reader_of(tp, flags);
 	if (me->reader <= sl_by_recv && reader != sl_by_recv) {
 		me->reader = reader;

@@ -28,7 +28,7 @@
  * not_supported     the kernel refuses to insert this kind of socket
  * zerocopy          the peer sends with MSG_ZEROCOPY, whose completions a
  *                   sockmap member never gets
- * reader_unproven   ended before its readers had earned the splice
+ * reader_unproven   ended before the backend had earned the splice, or written
  * reader_splices    the peer reads by splice(2), which does not see spliced bytes
  * reader_waits      the peer reads with MSG_WAITALL or SO_RCVLOWAT, which
  *                   spliced bytes do not honour

@@ -17,8 +17,9 @@
 //	err = s.SetEndpoints(endpoints)       // whom to splice to
 //	conn, err := s.Dial(ctx, "tcp", addr) // a *splice.Conn
 //
-// What is spliced is earned: a connection starts on TCP, and each direction is
-// redirected once its reader has read a few times by recvmsg(2), and while no
-// byte of it lies in TCP and less than 1 MiB lies unread. ARCHITECTURE.md argues
-// why each of these is needed.
+// What is spliced is earned: a connection starts on TCP, and bytes to the
+// backend are redirected once it has read a few times by recvmsg(2). (The agent
+// is known to read that way.) Either direction is redirected while no byte of it
+// lies in TCP and what lies unread is within bounds, at most 1 MiB.
+// ARCHITECTURE.md argues why each of these is needed.
 package splice

@@ -88,7 +88,7 @@ func outcomeOf(end bpf.SpliceSlEnd, flow *bpf.SpliceSlFlow) bpf.SpliceSlOutcome 
 	case bpf.SpliceSlReaderSlByUlp:
 		return bpf.SpliceSlOutcomeSlReaderUlp
 	}
-	if flow.Agent.Reader == bpf.SpliceSlReaderSlByRecv {
+	if flow.Backend.Sent != 0 {
 		return bpf.SpliceSlOutcomeSlTcpBusy
 	}
 	return bpf.SpliceSlOutcomeSlReaderUnproven

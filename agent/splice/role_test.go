@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -29,8 +30,23 @@ type child struct {
 
 func start(t testing.TB, role string, args ...string) *child {
 	t.Helper()
+	return startIn(t, "", role, args...)
+}
+
+// startIn starts a child in a cgroup, which it gets as its last argument.
+func startIn(t testing.TB, cgroup, role string, args ...string) *child {
+	t.Helper()
 	needRoot(t)
 	cmd := exec.Command("/proc/self/exe")
+	if cgroup != "" {
+		dir, err := os.Open(cgroup)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dir.Close()
+		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+		args = append(args, cgroup)
+	}
 	cmd.Env = append(os.Environ(), roleEnv+"="+role+" "+strings.Join(args, " "))
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
@@ -98,6 +114,8 @@ func playRole(line string) int {
 	switch role {
 	case "echo-client":
 		err = echoClient(args)
+	case "outsider":
+		err = outsider(strings.Fields(args))
 	case "gateway":
 		err = gateway(strings.Fields(args))
 	default:
@@ -150,8 +168,10 @@ func gateway(args []string) error {
 	if err := roundTrips(c, 20); err != nil {
 		return err
 	}
-	if err := sendPattern(c, 0, unread); err != nil {
-		return err
+	for sent := 0; sent < unread; sent += 30_000 {
+		if err := sendPattern(c, sent, min(30_000, unread-sent)); err != nil {
+			return err
+		}
 	}
 	path, _ := c.(*Conn).Path()
 	fmt.Println(path, s.SelfTest().Pins, c.(*Conn).Counters().SplicedOut)
@@ -162,4 +182,21 @@ func gateway(args []string) error {
 		return err
 	}
 	return s.Close()
+}
+
+// newCgroup makes a cgroup for the time of the test.
+func newCgroup(t testing.TB) string {
+	t.Helper()
+	root, err := cgroupRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp(root, "sluice-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		eventually(t, "cgroup is empty", func() bool { return syscall.Rmdir(dir) == nil })
+	})
+	return dir
 }
