@@ -37,7 +37,7 @@ func (t *translator) resolveL4(r *route) {
 		}
 	}
 	if len(r.backends) > 0 && !slices.ContainsFunc(r.backends, func(b config.BackendRef) bool { return b.Weight > 0 }) {
-		r.warn("every backendRef has weight 0: connections are reset")
+		r.warn("every backendRef has weight 0; connections are reset")
 	}
 }
 
@@ -46,7 +46,7 @@ func shareText(weight int32) string {
 	if weight == 0 {
 		return ""
 	}
-	return ": its share of connections is reset"
+	return "; its share of connections is reset"
 }
 
 func (r *route) warn(message string) {
@@ -144,7 +144,7 @@ func (t *translator) newBackend(key string, s *corev1.Service, port *corev1.Serv
 	if s.Spec.Type == corev1.ServiceTypeExternalName {
 		host := strings.ToLower(strings.TrimSuffix(s.Spec.ExternalName, "."))
 		if host == "" {
-			b.warning = fmt.Sprintf("Service %s has type ExternalName without externalName: connections are reset", nameOf(s))
+			b.warning = fmt.Sprintf("Service %s has type ExternalName without externalName; connections are reset", nameOf(s))
 			return b
 		}
 		b.config.Endpoints = []config.Endpoint{{Host: host, Port: uint16(port.Port)}}
@@ -152,7 +152,7 @@ func (t *translator) newBackend(key string, s *corev1.Service, port *corev1.Serv
 	}
 	b.config.Endpoints, b.warning = t.endpoints(s, port)
 	if b.warning != "" {
-		b.warning += ": connections are reset"
+		b.warning += "; connections are reset"
 	}
 	return b
 }

@@ -60,7 +60,7 @@ func (t *translator) policyStatuses() []Status {
 			}
 		}
 		v := verdict{string(gwv1.PolicyReasonInvalid),
-			"TLS to backends is not supported by this version; the Service gets no connections rather than plain text"}
+			"TLS to backends is not supported by this version; connections that need it are reset rather than sent in plain text"}
 		ancestors := t.ancestors(p)
 		if len(ancestors) == 0 && ours == 0 {
 			continue

@@ -77,6 +77,9 @@ func sharePort(a, b *listener) bool {
 	return a.encrypted() == b.encrypted()
 }
 
+// comesFirst is the order in which conflicts are settled.
+const comesFirst = "which comes first (the older one, else by namespace and name)"
+
 // clash says why l cannot be served beside o, which is of an older Gateway; ""
 // when it can.
 func clash(o, l *listener) string {
@@ -91,16 +94,15 @@ func clash(o, l *listener) string {
 	case !shared:
 		return ""
 	case !sharePort(o, l):
-		return fmt.Sprintf("port %d is taken by %s with protocol %s, which is older; use another port or spec.addresses",
-			l.spec.Port, o, o.spec.Protocol)
+		return fmt.Sprintf("port %d is taken by %s with protocol %s, %s; use another port or spec.addresses",
+			l.spec.Port, o, o.spec.Protocol, comesFirst)
 	case o.hostname == l.hostname:
-		return fmt.Sprintf("port %d with %s is taken by %s, which is older; use another hostname, port or spec.addresses",
-			l.spec.Port, hostnameText(l.hostname), o)
+		return fmt.Sprintf("port %d with %s is taken by %s, %s; use another hostname, port or spec.addresses",
+			l.spec.Port, hostnameText(l.hostname), o, comesFirst)
 	case oAll != lAll:
 		// A connection to one of the addresses would be seen by one socket only.
-		return fmt.Sprintf("port %d on %s is also that of %s, which is older and listens on %s; "+
-			"Gateways that share a port and an address must have the same kind of spec.addresses",
-			l.spec.Port, addressText(l.gateway), o, addressText(o.gateway))
+		return fmt.Sprintf("port %d on %s is taken by %s, which listens on %s, %s; give both Gateways spec.addresses, or neither",
+			l.spec.Port, addressText(l.gateway), o, addressText(o.gateway), comesFirst)
 	}
 	return ""
 }
@@ -141,7 +143,7 @@ func (t *translator) findOverlaps() {
 			if o == l || o.spec.Port != l.spec.Port || o.gateway != l.gateway && addressText(o.gateway) != addressText(l.gateway) {
 				continue
 			}
-			text := fmt.Sprintf("%q", o.spec.Name)
+			text := fmt.Sprintf("listener %q", o.spec.Name)
 			if o.gateway != l.gateway {
 				text = o.String()
 			}
@@ -155,12 +157,11 @@ func (t *translator) findOverlaps() {
 		switch {
 		case len(certificates) > 0:
 			l.overlap = verdict{string(gwv1.ListenerReasonOverlappingCertificates),
-				"a certificate is valid for a name of listener " + strings.Join(certificates, ", ") +
+				"a certificate is valid for a name of " + strings.Join(certificates, ", ") +
 					" too; clients may reuse a connection for the other one's names"}
 		case len(hostnames) > 0:
 			l.overlap = verdict{string(gwv1.ListenerReasonOverlappingHostnames),
-				hostnameText(l.hostname) + " overlaps with listener " + strings.Join(hostnames, ", ") +
-					"; the most specific one takes a connection"}
+				"names overlap with those of " + strings.Join(hostnames, ", ") + "; the most specific hostname takes a connection"}
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
@@ -154,11 +155,11 @@ func (t *translator) gatewayStatuses(s snapshotState) []Status {
 			warnings = append(warnings, l.warnings...)
 		}
 		slices.Sort(warnings)
-		if g.served() {
+		accepted, programmed := g.acceptance(), t.gatewayProgrammed(g, had, s)
+		if accepted.status == metav1.ConditionTrue && programmed.reason != string(gwv1.GatewayReasonAddressNotUsable) {
 			status.Addresses = t.statusAddresses(g)
 		}
-		status.Conditions = t.merge(had.Conditions, g.object.Generation, []string{"Accepted", "Programmed"},
-			[]condition{g.acceptance(), t.gatewayProgrammed(g, had, s)})
+		status.Conditions = t.merge(had.Conditions, g.object.Generation, []string{"Accepted", "Programmed"}, []condition{accepted, programmed})
 		out = append(out, Status{Kind: "Gateway", Namespace: g.namespace, Name: g.name.name,
 			Generation: g.object.Generation, Gateway: status, Warnings: slices.Compact(warnings)})
 	}

@@ -83,9 +83,9 @@ func (t *translator) resolveHTTP(r *route) {
 	reason := string(gwv1.RouteReasonUnsupportedValue)
 	switch {
 	case incompatible:
-		r.unsupported = verdict{string(gwv1.RouteReasonIncompatibleFilters), strings.Join(dropped, "; ")}
+		r.unsupported = verdict{string(gwv1.RouteReasonIncompatibleFilters), "rule " + strings.Join(dropped, "; rule ")}
 	case len(dropped) > 0 && len(dropped) == len(r.http.Spec.Rules):
-		r.unsupported = verdict{reason, strings.Join(dropped, "; ")}
+		r.unsupported = verdict{reason, "rule " + strings.Join(dropped, "; rule ")}
 	case len(dropped) > 0:
 		r.partially = verdict{reason, "Dropped Rule " + strings.Join(dropped, "; Dropped Rule ") + "; requests that match get status 500"}
 	}
@@ -184,7 +184,7 @@ func (t *translator) httpBackendRef(r *route, ref *gwv1.HTTPBackendRef) (out con
 	weight := value(ref.Weight, 1)
 	if !v.ok() {
 		if weight > 0 {
-			v.message += ": its share of requests gets status 500"
+			v.message += "; its share of requests gets status 500"
 		}
 		r.refs = append(r.refs, v)
 	}

@@ -173,20 +173,29 @@ func (l *listener) from() gwv1.FromNamespaces {
 	return value(l.spec.AllowedRoutes.Namespaces.From, gwv1.NamespacesFromSame)
 }
 
-// allowsNamespace tells whether routes of a namespace may attach, else why not.
-func (t *translator) allowsNamespace(l *listener, namespace string) (ok bool, why string) {
+// refuseNamespace says why a listener takes no routes of a namespace.
+func (t *translator) refuseNamespace(l *listener, namespace string) refusal {
 	switch from := l.from(); from {
 	case gwv1.NamespacesFromAll:
-		return true, ""
+		return refusal{}
 	case gwv1.NamespacesFromSame:
-		return namespace == l.gateway.namespace, fmt.Sprintf(
-			"takes routes from namespace %q only; set its allowedRoutes.namespaces", l.gateway.namespace)
+		if namespace == l.gateway.namespace {
+			return refusal{}
+		}
+		return refusal{listener: l, why: fmt.Sprintf("takes routes from namespace %q only", l.gateway.namespace),
+			cure: fmt.Sprintf("allow namespace %q in its allowedRoutes.namespaces", namespace)}
 	case gwv1.NamespacesFromSelector:
 		s, err := l.namespaceSelector()
-		return err == nil && s.Matches(t.namespaceLabels(namespace)), fmt.Sprintf(
-			"takes routes from namespaces with labels %q only; label namespace %q so", s, namespace)
+		switch {
+		case err != nil:
+			return refusal{listener: l, why: "has a selector in allowedRoutes.namespaces that is not valid", cure: "mend it"}
+		case s.Matches(t.namespaceLabels(namespace)):
+			return refusal{}
+		}
+		return refusal{listener: l, why: fmt.Sprintf("takes routes from namespaces with labels %q only", s),
+			cure: fmt.Sprintf("label namespace %q so, or change the selector", namespace)}
 	default:
-		return false, fmt.Sprintf("takes no routes (allowedRoutes.namespaces.from: %s)", from)
+		return refusal{listener: l, why: fmt.Sprintf("takes no routes (allowedRoutes.namespaces.from: %s)", from), cure: "change it"}
 	}
 }
 

@@ -120,9 +120,9 @@ func (t *translator) gatewayProgrammed(g *gateway, had gwv1.GatewayStatus, s sna
 	accepted := g.acceptance()
 	switch {
 	case accepted.status == metav1.ConditionUnknown:
-		return condition{typ, "Unknown", string(gwv1.GatewayReasonPending), accepted.message}
+		return condition{typ, "Unknown", string(gwv1.GatewayReasonPending), "the Gateway is not accepted yet"}
 	case accepted.status == metav1.ConditionFalse:
-		return condition{typ, "False", string(gwv1.GatewayReasonInvalid), "the Gateway is not accepted: " + accepted.message}
+		return condition{typ, "False", string(gwv1.GatewayReasonInvalid), "the Gateway is not accepted"}
 	case !g.programmed.ok():
 		return g.programmed.is(typ, "", "")
 	case len(g.addresses) == 0 && len(g.object.Spec.Addresses) == 0 && t.noAddress(s):

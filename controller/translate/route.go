@@ -5,6 +5,7 @@ package translate
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -43,8 +44,17 @@ type parent struct {
 	ref      gwv1.ParentReference
 	rejected verdict
 	attached []attachment
-	skipped  []string // why not to other listeners
+	skipped  []refusal
 	notes    []string // what keeps it from carrying traffic though attached
+}
+
+// refusal is why a listener does not take a route, and what would help.
+type refusal struct {
+	listener  *listener
+	why, cure string
+	// byHostname is a refusal that is how routes find their listeners, and
+	// worth a word only where no listener is left.
+	byHostname bool
 }
 
 // attachment is a listener with the host names that the route has on it.
@@ -126,14 +136,39 @@ func (t *translator) attachRoutes() {
 			if p.rejected.ok() && !r.unsupported.ok() {
 				p.rejected, p.attached = r.unsupported, nil
 			}
+			var unserved []string
 			for _, a := range p.attached {
 				a.listener.attached[r] = true
 				if !a.listener.served() {
-					p.notes = append(p.notes, fmt.Sprintf("listener %q is not served, see the status of %s",
-						a.listener.spec.Name, a.listener.gateway))
+					unserved = append(unserved, fmt.Sprintf("%q", a.listener.spec.Name))
 				}
 				for _, h := range a.hostnames {
 					p.place(r, a.listener, h)
+				}
+			}
+			if len(unserved) > 0 {
+				p.notes = append(p.notes, fmt.Sprintf("not served: listener %s, see the status of %s",
+					strings.Join(unserved, ", "), p.attached[0].listener.gateway))
+			}
+		}
+	}
+}
+
+// noteHTTPFirst says on TCPRoutes of HTTPS listeners what HTTPRoutes leave to
+// them, once all routes are placed.
+func (t *translator) noteHTTPFirst() {
+	for _, r := range t.routes {
+		if r.kind != "TCPRoute" {
+			continue
+		}
+		for _, p := range r.parents {
+			for _, a := range p.attached {
+				l := a.listener
+				if _, all := l.http[l.hostname]; all {
+					p.notes = append(p.notes, fmt.Sprintf("HTTPRoutes take every connection of listener %q", l.spec.Name))
+				} else if len(l.http) > 0 {
+					p.notes = append(p.notes, fmt.Sprintf("HTTPRoutes take the connections of listener %q for %s",
+						l.spec.Name, strings.Join(slices.SortedFunc(maps.Keys(l.http), config.CompareHostnames), ", ")))
 				}
 			}
 		}
@@ -192,28 +227,48 @@ func (t *translator) attach(r *route, ref gwv1.ParentReference) *parent {
 	}
 	otherHostname := false
 	for _, l := range candidates {
-		why := ""
-		if !slices.Contains(l.kinds, r.kind) {
-			why = l.refusal(r.kind)
-		} else if ok, no := t.allowsNamespace(l, r.object.GetNamespace()); !ok {
-			why = no
+		if no := l.refuseKind(r.kind); no.why != "" {
+			p.skipped = append(p.skipped, no)
+		} else if no := t.refuseNamespace(l, r.object.GetNamespace()); no.why != "" {
+			p.skipped = append(p.skipped, no)
 		} else if hosts := r.hostnamesOn(l); len(hosts) == 0 {
 			otherHostname = true
-			why = fmt.Sprintf("has %s, which none of the route's hostnames falls under", hostnameText(l.hostname))
+			p.skipped = append(p.skipped, refusal{listener: l, byHostname: true, cure: "change the one or the other",
+				why: fmt.Sprintf("has %s, which none of the route's hostnames falls under", hostnameText(l.hostname))})
 		} else {
 			p.attached = append(p.attached, attachment{l, hosts})
-			continue
 		}
-		p.skipped = append(p.skipped, fmt.Sprintf("listener %q %s", l.spec.Name, why))
+	}
+	if r.kind == "TCPRoute" && ref.SectionName == nil && ref.Port == nil {
+		p.keepNatural()
 	}
 	if len(p.attached) == 0 {
 		reason := gwv1.RouteReasonNotAllowedByListeners
 		if otherHostname {
 			reason = gwv1.RouteReasonNoMatchingListenerHostname
 		}
-		p.rejected = verdict{string(reason), fmt.Sprintf("no listener of %s takes this %s: %s", g, r.kind, strings.Join(p.skipped, "; "))}
+		p.rejected = verdict{string(reason), fmt.Sprintf("no listener of %s takes this %s: %s", g, r.kind, refusalText(p.skipped))}
 	}
 	return p
+}
+
+// keepNatural keeps a TCPRoute that names no listener off those that only our
+// extension gives it, where it has others: it was most likely written without
+// them in mind, and would get what comes in there for unknown names.
+func (p *parent) keepNatural() {
+	natural := func(a attachment) bool { return a.listener.spec.Protocol == gwv1.TCPProtocolType }
+	if !slices.ContainsFunc(p.attached, natural) {
+		return
+	}
+	p.attached = slices.DeleteFunc(p.attached, func(a attachment) bool {
+		allowed := a.listener.spec.AllowedRoutes
+		if natural(a) || allowed != nil && len(allowed.Kinds) > 0 {
+			return false
+		}
+		p.skipped = append(p.skipped, refusal{listener: a.listener, why: fmt.Sprintf(
+			"has protocol %s and takes a TCPRoute beside those with protocol TCP only by sectionName", a.listener.spec.Protocol)})
+		return true
+	})
 }
 
 // matching returns the listeners that a parentRef means.
@@ -246,25 +301,42 @@ func (g *gateway) listenersText() string {
 	return strings.Join(all, ", ")
 }
 
-// refusal says why a listener does not take a kind of route, and where such a
-// route would go.
-func (l *listener) refusal(kind string) string {
+// refuseKind says why a listener does not take a kind of route, and where such
+// a route would go.
+func (l *listener) refuseKind(kind string) refusal {
+	if slices.Contains(l.kinds, kind) {
+		return refusal{}
+	}
 	natural := supportedKinds(l.spec.Protocol, l.passthrough)
+	if len(l.kinds) == 0 && natural != nil {
+		return refusal{listener: l, why: "has no kind in allowedRoutes.kinds that it can take", cure: fmt.Sprintf("write %s there", orNothing(natural))}
+	}
 	if slices.Contains(natural, kind) {
-		return fmt.Sprintf("takes %s only; add %s to its allowedRoutes.kinds", orNothing(l.kinds), kind)
+		return refusal{listener: l, why: fmt.Sprintf("takes %s only", orNothing(l.kinds)), cure: fmt.Sprintf("add %s to its allowedRoutes.kinds", kind)}
 	}
 	protocol := fmt.Sprintf("has protocol %s", l.spec.Protocol)
-	if l.encrypted() && l.passthrough {
+	if l.passthrough {
 		protocol += " with tls.mode Passthrough"
 	}
-	cure := map[string]string{
+	return refusal{listener: l, why: fmt.Sprintf("%s and takes %s", protocol, orNothing(natural)), cure: map[string]string{
 		"TCPRoute":  "use protocol TCP, or TLS with tls.mode Terminate",
 		"TLSRoute":  "use protocol TLS",
 		"HTTPRoute": "use protocol HTTP or HTTPS",
 		"GRPCRoute": "GRPCRoute is not supported, use a TLSRoute, or an HTTPRoute with appProtocol kubernetes.io/h2c",
 		"UDPRoute":  "UDPRoute is not supported",
-	}[kind]
-	return fmt.Sprintf("%s and takes %s; %s", protocol, orNothing(natural), cure)
+	}[kind]}
+}
+
+// refusalText puts refusals into words, and then what would help.
+func refusalText(all []refusal) string {
+	var whys, cures []string
+	for _, r := range all {
+		whys = append(whys, fmt.Sprintf("listener %q %s", r.listener.spec.Name, r.why))
+		if !slices.Contains(cures, r.cure) {
+			cures = append(cures, r.cure)
+		}
+	}
+	return strings.Join(whys, ", ") + "; " + strings.Join(cures, "; ")
 }
 
 func orNothing(kinds []string) string {

@@ -89,8 +89,14 @@ func (p *parent) acceptedText() string {
 		word = "listeners"
 	}
 	text := fmt.Sprintf("attached to %s %s", word, strings.Join(names, ", "))
-	if len(p.skipped) > 0 {
-		text += "; not attached: " + strings.Join(p.skipped, "; ")
+	var skipped []string
+	for _, r := range p.skipped {
+		if !r.byHostname {
+			skipped = append(skipped, fmt.Sprintf("listener %q %s", r.listener.spec.Name, r.why))
+		}
+	}
+	if len(skipped) > 0 {
+		text += "; not attached: " + strings.Join(skipped, ", ")
 	}
 	if len(p.notes) > 0 {
 		text += "; " + strings.Join(p.notes, "; ")

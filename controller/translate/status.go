@@ -45,10 +45,7 @@ func (s *Status) Problems() []string {
 	case s.GatewayClass != nil:
 		p.conditions("", s.GatewayClass.Conditions)
 	case s.Gateway != nil:
-		for _, l := range s.Gateway.Listeners {
-			p.conditions(fmt.Sprintf("listener %q", l.Name), l.Conditions)
-		}
-		p.gateway(s.Gateway.Conditions)
+		p.gateway(s.Gateway)
 	case s.ListenerSet != nil:
 		p.conditions("", s.ListenerSet.Conditions)
 	case s.Route != nil:
@@ -73,6 +70,24 @@ func (s *Status) Problems() []string {
 type problems struct {
 	object string
 	list   []string
+	// consequence says that what is not programmed follows from what is listed.
+	consequence bool
+}
+
+// gateway lists what is wrong with the Gateway itself, then with its listeners.
+// That it is not valid because of listeners, they tell.
+func (p *problems) gateway(s *gwv1.GatewayStatus) {
+	for _, c := range s.Conditions {
+		own := c.Type == "Accepted" && c.Reason != string(gwv1.GatewayReasonListenersNotValid) ||
+			c.Type == "Programmed" && (c.Reason == string(gwv1.GatewayReasonAddressNotUsable) || c.Reason == string(gwv1.GatewayReasonAddressNotAssigned))
+		if own && c.Status != metav1.ConditionTrue {
+			p.add("", c)
+			p.consequence = true
+		}
+	}
+	for _, l := range s.Listeners {
+		p.conditions(fmt.Sprintf("listener %q", l.Name), l.Conditions)
+	}
 }
 
 func (p *problems) conditions(part string, in []metav1.Condition) {
@@ -89,29 +104,12 @@ func (p *problems) conditions(part string, in []metav1.Condition) {
 			}
 		}
 	}
-	if len(p.list) > before {
-		return // Programmed only repeats it
+	if len(p.list) > before || p.consequence {
+		return
 	}
 	for _, c := range in {
 		if c.Type == "Programmed" && c.Status != metav1.ConditionTrue {
 			p.add(part, c)
-		}
-	}
-}
-
-// gateway adds what the listeners have not told already.
-func (p *problems) gateway(in []metav1.Condition) {
-	told := len(p.list) > 0
-	for _, c := range in {
-		if c.Status == metav1.ConditionTrue {
-			continue
-		}
-		switch {
-		case c.Type == "Accepted" && !(told && c.Reason == string(gwv1.GatewayReasonListenersNotValid)),
-			c.Type == "ResolvedRefs",
-			c.Type == "Programmed" && (!told || c.Reason == string(gwv1.GatewayReasonAddressNotUsable)):
-			p.add("", c)
-			told = true
 		}
 	}
 }

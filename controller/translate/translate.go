@@ -9,7 +9,8 @@
 //
 // One extension of the Gateway API: a TCPRoute may attach to a TLS listener
 // that terminates, and to an HTTPS listener, where it gets the connections
-// whose server name no HTTPRoute claims.
+// whose server name no HTTPRoute claims. A TCPRoute that names no listener does
+// so only where no listener with protocol TCP takes it.
 package translate
 
 import (
@@ -64,6 +65,7 @@ func Translate(r Resources, o Options) (*config.Snapshot, []Status) {
 	t.resolveCertificates()
 	t.findOverlaps()
 	t.attachRoutes()
+	t.noteHTTPFirst()
 	s := t.snapshot()
 	return s, t.statuses(snapshotState{hash: s.Hash(), reports: o.Reports})
 }

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package translate_test
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sluice-gateway/sluice/agent/config"
+	"github.com/sluice-gateway/sluice/controller/translate"
+)
+
+// allCases runs f with the objects of every golden case.
+func allCases(t *testing.T, f func(t *testing.T, c goldenCase, r translate.Resources)) {
+	paths, err := filepath.Glob("testdata/*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) {
+			c := readCase(t, path)
+			r, _ := c.resources(t, false)
+			f(t, c, r)
+		})
+	}
+}
+
+func TestTranslateNeverChangesItsInput(t *testing.T) {
+	allCases(t, func(t *testing.T, c goldenCase, r translate.Resources) {
+		before := encode(t, r)
+		previous, statuses := c.translate(t, r)
+		o := translate.Options{ControllerName: controllerName, DefaultClass: "sluice", Now: now, Previous: previous, Statuses: statuses}
+		served, told := encode(t, previous), encode(t, statuses)
+		translate.Translate(r, o)
+		if diff := cmp.Diff(before, encode(t, r)); diff != "" {
+			t.Errorf("resources (-before +after):\n%s", diff)
+		}
+		if diff := cmp.Diff(served, encode(t, previous)); diff != "" {
+			t.Errorf("Previous (-before +after):\n%s", diff)
+		}
+		if diff := cmp.Diff(told, encode(t, statuses)); diff != "" {
+			t.Errorf("Statuses (-before +after):\n%s", diff)
+		}
+	})
+}
+
+func TestTranslateDoesNotCareForTheOrderOfObjects(t *testing.T) {
+	allCases(t, func(t *testing.T, c goldenCase, r translate.Resources) {
+		want, wantStatuses := c.translate(t, r)
+		for seed := range uint64(5) {
+			got, statuses := c.translate(t, shuffled(r, rand.New(rand.NewPCG(seed, 1))))
+			if diff := cmp.Diff(encode(t, want), encode(t, got)); diff != "" || want.Hash() != got.Hash() {
+				t.Fatalf("snapshot (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(encode(t, wantStatuses), encode(t, statuses)); diff != "" {
+				t.Fatalf("statuses (-want +got):\n%s", diff)
+			}
+		}
+	})
+}
+
+func TestTranslateGivesAValidSnapshotForAnyPartOfTheObjects(t *testing.T) {
+	var everything translate.Resources
+	check := func(t *testing.T, r translate.Resources, previous *config.Snapshot) {
+		t.Helper()
+		for _, class := range []string{"", "sluice"} {
+			s, statuses := translate.Translate(r, translate.Options{ControllerName: controllerName, DefaultClass: class, Now: now, Previous: previous})
+			if err := s.Validate(); err != nil {
+				t.Errorf("%v\n%s", err, encode(t, r))
+			}
+			for _, st := range statuses {
+				st.Problems()
+			}
+		}
+	}
+	allCases(t, func(t *testing.T, c goldenCase, r translate.Resources) {
+		previous, _ := translate.Translate(r, translate.Options{ControllerName: controllerName, DefaultClass: "sluice", Now: now})
+		for seed := range uint64(10) {
+			check(t, part(r, rand.New(rand.NewPCG(seed, 2)), 0.7), previous)
+		}
+		_ = everything.Merge(r) // of equal names the first ones
+	})
+	// Objects of all cases together meet in ways that nobody thought of.
+	for seed := range uint64(50) {
+		check(t, part(everything, rand.New(rand.NewPCG(seed, 3)), rand.Float64()), nil)
+	}
+}
+
+// shuffled returns the objects in another order.
+func shuffled(r translate.Resources, random *rand.Rand) translate.Resources {
+	return lists(r, func(v reflect.Value) reflect.Value {
+		random.Shuffle(v.Len(), reflect.Swapper(v.Interface()))
+		return v
+	})
+}
+
+// part returns about a share of the objects.
+func part(r translate.Resources, random *rand.Rand, share float64) translate.Resources {
+	return lists(r, func(v reflect.Value) reflect.Value {
+		out := reflect.Zero(v.Type())
+		for i := range v.Len() {
+			if random.Float64() < share {
+				out = reflect.Append(out, v.Index(i))
+			}
+		}
+		return out
+	})
+}
+
+// lists returns r with every list of objects replaced by what f makes of a
+// copy.
+func lists(r translate.Resources, f func(reflect.Value) reflect.Value) translate.Resources {
+	v := reflect.ValueOf(&r).Elem()
+	for i := range v.NumField() {
+		if l := v.Field(i); l.Kind() == reflect.Slice {
+			l.Set(f(reflect.AppendSlice(reflect.Zero(l.Type()), l)))
+		}
+	}
+	return r
+}
+
+func encode(t *testing.T, v any) string {
+	t.Helper()
+	if r, ok := v.(translate.Resources); ok {
+		all := map[string]any{}
+		for f, l := range reflect.ValueOf(r).Fields() {
+			if f.Type.Kind() == reflect.Slice {
+				all[f.Name] = l.Interface()
+			}
+		}
+		v = all
+	}
+	out, err := json.MarshalIndent(v, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
