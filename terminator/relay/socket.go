@@ -3,12 +3,15 @@
 package relay
 
 import (
+	"cmp"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,16 +31,18 @@ var buffers = sync.Pool{New: func() any { return new(buffer) }}
 // socket reads from a leg without holding a buffer while it waits: the buffer
 // is taken when the descriptor has bytes.
 type socket struct {
-	leg  Leg
-	raw  syscall.RawConn // nil when the leg has no descriptor to offer
-	step func(fd uintptr) bool
-	buf  *buffer
-	n    int
-	err  error
+	leg   Leg
+	plain bool            // a *net.TCPConn: the descriptor says all
+	raw   syscall.RawConn // nil when the leg has no descriptor to offer
+	step  func(fd uintptr) bool
+	buf   *buffer
+	n     int
+	err   error
 }
 
 func (s *socket) init(l Leg) {
 	s.leg = l
+	_, s.plain = l.(*net.TCPConn)
 	if sc, ok := l.(syscall.Conn); ok {
 		s.raw, _ = sc.SyscallConn()
 	}
@@ -49,14 +54,14 @@ func (s *socket) init(l Leg) {
 func (s *socket) try(fd uintptr) bool {
 	b := buffers.Get().(*buffer)
 	for {
-		n, err := unix.Read(int(fd), b.b[:bufferSize])
+		n, err := read(fd, b.b[:bufferSize])
 		switch {
 		case err == unix.EINTR:
 			continue
 		case err == unix.EAGAIN:
 			buffers.Put(b)
 			return false
-		case err != nil:
+		case err != 0:
 			buffers.Put(b)
 			s.err = os.NewSyscallError("read", err)
 		case n == 0:
@@ -69,22 +74,45 @@ func (s *socket) try(fd uintptr) bool {
 	}
 }
 
+// read and write are system calls on descriptors that do not block, and so
+// without what the runtime does around those that may: it would take the
+// processor away from a goroutine whose packet is on its way to the receiver.
+func read(fd uintptr, p []byte) (int, syscall.Errno) {
+	n, _, err := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+	return int(n), err
+}
+
+func write(fd uintptr, p []byte) (int, syscall.Errno) {
+	n, _, err := unix.RawSyscall(unix.SYS_WRITE, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+	return int(n), err
+}
+
 // read waits for bytes and returns them in a buffer that the caller puts back.
 func (s *socket) read() (*buffer, int, error) {
-	s.buf, s.n, s.err = nil, 0, nil
 	if s.raw == nil {
-		b := buffers.Get().(*buffer)
-		n, err := s.leg.Read(b.b[:bufferSize])
-		if n == 0 {
-			buffers.Put(b)
-			return nil, 0, err
-		}
-		return b, n, nil
+		return s.readLeg()
 	}
-	if err := s.raw.Read(s.step); err != nil {
+	s.buf, s.n, s.err = nil, 0, nil
+	err := s.raw.Read(s.step)
+	if err == nil && s.err != io.EOF {
+		return s.buf, s.n, s.err
+	}
+	if s.plain {
+		return nil, 0, cmp.Or(err, s.err)
+	}
+	return s.readLeg()
+}
+
+// readLeg leaves reading to the leg, which may know more of an end than its
+// descriptor does.
+func (s *socket) readLeg() (*buffer, int, error) {
+	b := buffers.Get().(*buffer)
+	n, err := s.leg.Read(b.b[:bufferSize])
+	if n == 0 {
+		buffers.Put(b)
 		return nil, 0, err
 	}
-	return s.buf, s.n, s.err
+	return b, n, nil
 }
 
 // inOrder tells whether an EOF was a FIN. After a reset that a write on the
@@ -105,16 +133,67 @@ func (s *socket) inOrder() bool {
 	return state != unix.BPF_TCP_CLOSE
 }
 
-// writeAll writes p. A sockmap member answers ENOMEM or ENOBUFS when the node
-// is short of socket memory for a moment: that is back-pressure, not the end
-// of the connection.
-func writeAll(l Leg, p []byte) error {
+// sink writes to a leg.
+type sink struct {
+	leg  Leg
+	raw  syscall.RawConn
+	step func(fd uintptr) bool
+	p    []byte
+	err  error
+}
+
+func (s *sink) init(l Leg) {
+	s.leg = l
+	if sc, ok := l.(syscall.Conn); ok {
+		s.raw, _ = sc.SyscallConn()
+	}
+	s.step = s.try
+}
+
+// try writes what the socket takes. It returns false when that is not all.
+func (s *sink) try(fd uintptr) bool {
+	for len(s.p) > 0 {
+		n, err := write(fd, s.p)
+		switch err {
+		case 0:
+			s.p = s.p[n:]
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return false
+		default:
+			s.err = os.NewSyscallError("write", err)
+			return true
+		}
+	}
+	return true
+}
+
+// write sends all of p. A sockmap member answers ENOMEM or ENOBUFS when the
+// node is short of socket memory for a moment: that is back-pressure, not the
+// end of the connection.
+func (s *sink) write(p []byte) error {
+	s.p = p
+	defer func() { s.p = nil }()
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		n, err := l.Write(p)
-		if err == nil || (!errors.Is(err, syscall.ENOMEM) && !errors.Is(err, syscall.ENOBUFS)) {
+		err := s.once()
+		if !errors.Is(err, unix.ENOMEM) && !errors.Is(err, unix.ENOBUFS) {
 			return err
 		}
-		p = p[n:]
 		time.Sleep(pause)
 	}
+}
+
+func (s *sink) once() error {
+	if s.raw == nil {
+		n, err := s.leg.Write(s.p)
+		s.p = s.p[n:]
+		return err
+	}
+	s.err = nil
+	err := s.raw.Write(s.step)
+	if errors.Is(err, net.ErrClosed) {
+		_, why := s.leg.Write(nil) // the leg may know who closed it
+		err = cmp.Or(why, err)
+	}
+	return cmp.Or(err, s.err)
 }

@@ -64,6 +64,8 @@ func (c *carrier) finish() (End, error) {
 // tlsUp carries client to backend: each round decrypts all that has come, into
 // one buffer, for one write.
 func (c *carrier) tlsUp(client *tls.Conn, w *Wire, p *Progress) (End, error) {
+	var out sink
+	out.init(c.backend)
 	for {
 		if len(w.pending) == 0 {
 			if err := w.fill(); err != nil {
@@ -78,7 +80,7 @@ func (c *carrier) tlsUp(client *tls.Conn, w *Wire, p *Progress) (End, error) {
 			n += m
 		}
 		if n > 0 {
-			if werr := writeAll(c.backend, b.b[:n]); werr != nil {
+			if werr := out.write(b.b[:n]); werr != nil {
 				buffers.Put(b)
 				return BackendReset, werr
 			}

@@ -52,6 +52,7 @@ type Wire struct {
 
 	polled bool // Read never waits: fill does
 	write  sync.Mutex
+	dst    sink
 	held   []byte
 	corked bool
 	out    *buffer
@@ -62,6 +63,7 @@ type Wire struct {
 func NewWire(c *net.TCPConn) *Wire {
 	w := &Wire{TCPConn: c, undecided: true}
 	w.in.init(c)
+	w.dst.init(c)
 	return w
 }
 
@@ -168,7 +170,7 @@ func (w *Wire) Write(p []byte) (int, error) {
 		w.held = append(w.held, p...)
 		return len(p), nil
 	case !w.corked:
-		return w.TCPConn.Write(p)
+		return w.send(p)
 	}
 	if w.queued+len(p) > len(w.out.b) {
 		if err := w.flush(); err != nil {
@@ -207,9 +209,16 @@ func (w *Wire) uncork() error {
 }
 
 func (w *Wire) flush() error {
-	_, err := w.TCPConn.Write(w.out.b[:w.queued])
+	_, err := w.send(w.out.b[:w.queued])
 	w.queued = 0
 	return err
+}
+
+func (w *Wire) send(p []byte) (int, error) {
+	if err := w.dst.write(p); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // Refuse sends the client a last message, usually an alert, and closes. It
