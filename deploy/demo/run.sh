@@ -10,7 +10,7 @@ cd "$(dirname "$0")/../.."
 root=$PWD
 dir=$(mktemp -d "${TMPDIR:-/tmp}/sluice-demo.XXXXXX")
 pids=()
-gateway_ns=sluice-demo-gw backend_ns=sluice-demo-be
+pins=/sys/fs/bpf/sluice-demo gateway_ns=sluice-demo-gw backend_ns=sluice-demo-be
 
 clean_up() {
 	set +e
@@ -94,7 +94,7 @@ show ls conf
 
 say "The gateway"
 echo "\$ sluice run -admin $dir/admin.sock -access-log $dir/access.log conf"
-$in_gateway "$root/build/sluice" run -admin "$dir/admin.sock" -metrics 127.0.0.1:9464 -pin-dir /sys/fs/bpf/sluice-demo \
+$in_gateway "$root/build/sluice" run -admin "$dir/admin.sock" -metrics 127.0.0.1:9464 -pin-dir $pins \
 	-access-log "$dir/access.log" conf >gateway.log 2>&1 &
 gateway=$!
 pids+=("$gateway")
@@ -116,7 +116,6 @@ say "Delete the HTTPRoute: the TCPRoute of the same listener carries the decrypt
 show rm conf/httproute.yaml
 route_gone() { ! sluice status | grep -q HTTPRoute; }
 wait_for "the removal of the HTTPRoute" route_gone
-: >access.log.seen; wc -l <access.log >access.log.seen
 verify 'SSL certificate verify ok' '^< HTTP/1.1 200' 'backend-ssl-offload'
 ! grep -q 'X-Forwarded-Proto' curl.out || fail "the TCPRoute changed the request"
 
@@ -134,15 +133,23 @@ logged() { [ "$(jq -r 'select(.sni=="redis.example.com") | .sni' access.log | wc
 wait_for "the access log" logged
 cat access.log
 
+say "A connection that is open now"
+redis subscribe news >redis.news 2>&1 &
+pids+=($!)
+heard() { redis publish news "extra, extra" >/dev/null; [ "$(grep -c extra redis.news)" -ge 6 ]; }
+wait_for "redis publish" heard
+show sluice conns
+
 if [ "$privileged" = yes ] && ! grep -q 'relay mode' gateway.log; then
-	jq -e 'select(.route=="TCPRoute/default/backend-ssl-offload" and .path=="spliced")' access.log >/dev/null ||
-		fail "the connection of the TCPRoute was not spliced"
-	jq -e 'select(.sni=="redis.example.com" and .path=="spliced")' access.log >/dev/null || fail "redis was not spliced"
-	say "What the kernel saw"
-	for map in /sys/fs/bpf/sluice-demo/*/sl_endpoints /sys/fs/bpf/sluice-demo/*/sl_outcomes; do
-		[ -e "$map" ] && show bpftool map dump pinned "$map"
+	path() { jq -r "select(.route==\"$1\") | .path" access.log | grep -qx spliced || fail "the connection of $1 was not spliced"; }
+	path TCPRoute/default/backend-ssl-offload
+	path TLSRoute/default/redis
+	say "What the kernel sees of it"
+	for map in sl_endpoints sl_flows sl_outcomes; do
+		show bpftool map dump pinned "$pins/$map"
 	done
 fi
+kill "${pids[-1]}"
 
 say "One screen of status, with what is worth knowing"
 show sluice status || true
