@@ -143,7 +143,7 @@ func sluice(name, binary, splice string) Peer {
 			if err := os.Rename(path, filepath.Join(objects, "sluice.yaml")); err != nil {
 				return nil, err
 			}
-			// The peers write no access log unless told to.
+			// No access log: the peers write none unless told to.
 			cmd := exec.Command(binary, "run", "-splice", splice, "-admin", filepath.Join(s.Dir, "admin.sock"),
 				"-metrics", s.Metrics.String(), "-access-log", "off", objects)
 			if s.Workers > 0 {

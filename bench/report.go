@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,6 +59,9 @@ func printReport(r *Report, o options) error {
 	fmt.Printf("\nload average %s before, %s after; at worst others took %.0f %% of the CPUs and the hypervisor %.0f %% (%s, %s, round %d)\n",
 		r.Load[0], r.Load[1], 100*w.Others, 100*w.Steal, w.Scenario, w.Peer, w.Round+1)
 	fmt.Println("idle-class spinners ran on every CPU; every byte was checked; vs = median of the rounds' ratios (rounds that were lower / rounds)")
+	if slices.ContainsFunc(r.Rows, func(row Row) bool { return row.Peer == "spliced" && row.Spliced != nil && *row.Spliced == 0 }) {
+		fmt.Println("spliced: in some scenario no byte went past TCP; sluice doctor says what the splice lacks here")
+	}
 	if o.json == "" {
 		return nil
 	}
