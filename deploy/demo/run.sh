@@ -134,8 +134,9 @@ wait_for "the access log" logged
 cat access.log
 
 say "A connection that is open now"
-redis subscribe news >redis.news 2>&1 &
-pids+=($!)
+$in_gateway redis-cli -h "$address" -p "$https" --tls --sni redis.example.com --cacert example.com.crt subscribe news >redis.news 2>&1 &
+subscriber=$!
+pids+=("$subscriber")
 heard() { redis publish news "extra, extra" >/dev/null; [ "$(grep -c extra redis.news)" -ge 6 ]; }
 wait_for "redis publish" heard
 show sluice conns
@@ -149,7 +150,7 @@ if [ "$privileged" = yes ] && ! grep -q 'relay mode' gateway.log; then
 		show bpftool map dump pinned "$pins/$map"
 	done
 fi
-kill "${pids[-1]}"
+kill "$subscriber"
 
 say "One screen of status, with what is worth knowing"
 show sluice status || true
