@@ -95,6 +95,7 @@ func New(opts Options) (_ *Agent, err error) {
 		}
 	}
 	a.openSplice()
+	opts.Server.RelayReason = a.splice.Reason
 	a.register()
 	return a, nil
 }

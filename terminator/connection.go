@@ -195,7 +195,7 @@ func (c *connection) snapshot() Connection {
 	case ok:
 		i.Path, i.Reason = p.Path()
 	default:
-		i.Path = "relay"
+		i.Path, i.Reason = "relay", c.s.RelayReason
 	}
 	return i
 }

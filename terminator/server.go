@@ -28,6 +28,8 @@ type Server struct {
 	// does (relay.Leg); a method Path() (path, reason string), when there is
 	// one, says how bytes travel now: "spliced", or "relay" and why.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// RelayReason says why connections are relayed whose backend leg has no Path.
+	RelayReason string
 
 	// HandshakeTimeout bounds the time from accept to the end of the TLS
 	// handshake. Default 10 s.
