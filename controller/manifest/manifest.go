@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 
 	utiljson "sigs.k8s.io/json"
@@ -166,11 +167,41 @@ func strict(raw []byte, into any) []string {
 }
 
 func jsonCause(err error) string {
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		text := fmt.Sprintf("%s given where %s is wanted", valueText(e.Value), typeText(e.Type))
+		if e.Field != "" {
+			text = e.Field + ": " + text
+		}
+		return text
+	}
 	text := strings.TrimPrefix(err.Error(), "json: ")
 	if strings.Contains(text, "base64") {
 		text += "; data holds base64, put plain text into stringData"
 	}
 	return text
+}
+
+// valueText leaves out numbers, which UnmarshalTypeError quotes.
+func valueText(v string) string {
+	kind, _, _ := strings.Cut(v, " ")
+	return kind
+}
+
+// typeText is the JSON name of a Go type.
+func typeText(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.String:
+		return "string"
+	case reflect.Bool:
+		return "boolean"
+	case reflect.Slice, reflect.Array:
+		return "list"
+	case reflect.Struct, reflect.Map, reflect.Pointer:
+		return "object"
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		return "whole number"
+	}
+	return t.String()
 }
 
 // document is one document of a stream, with the number of its first line.
