@@ -153,8 +153,8 @@ struct sl_flow {
 	char endpoint[48];
 	char route[64];
 	__u16 agent_port;
-	__u8 joined; /* 1: the backend's end is here too */
-	__u8 counted; /* 1: has its outcome */
+	__u16 joined; /* 1: the backend's end is here too */
+	__u32 counted; /* 1: has its outcome */
 	__u32 ends; /* who still uses this entry */
 	enum sl_outcome reason;
 	__u32 lost; /* redirected bytes that the backend closed on without reading */

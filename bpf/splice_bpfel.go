@@ -87,11 +87,12 @@ type SpliceSlFlow struct {
 	Endpoint  [48]int8
 	Route     [64]int8
 	AgentPort uint16
-	Joined    uint8
-	Counted   uint8
+	Joined    uint16
+	Counted   uint32
 	Ends      uint32
 	Reason    SpliceSlOutcome
 	Lost      uint32
+	_         [4]byte
 	Noticed   int64
 	Backend   SpliceSlHalf
 }

@@ -114,6 +114,8 @@ func playRole(line string) int {
 	switch role {
 	case "echo-client":
 		err = echoClient(args)
+	case "bystander":
+		err = bystander()
 	case "outsider":
 		err = outsider(strings.Fields(args))
 	case "gateway":

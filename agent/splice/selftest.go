@@ -28,7 +28,8 @@ type Check struct {
 // kernels are judged by what they do, not by their version.
 type Report struct {
 	Checks []Check `json:"checks"`
-	Pins   string  `json:"pins"` // the directory, or why there is none
+	Cgroup string  `json:"cgroup"` // whose sockets can be spliced
+	Pins   string  `json:"pins"`   // the directory, or why there is none
 }
 
 // OK says whether every check succeeded.

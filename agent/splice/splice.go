@@ -136,6 +136,7 @@ func (s *Splicer) start(opts Options) error {
 	s.proving.Store(true)
 	s.report = s.selfTest()
 	s.proving.Store(false)
+	s.report.Cgroup = opts.Cgroup
 	if !s.report.OK() {
 		return &Unavailable{Reason: ReasonSelfTest, Err: errors.New(s.report.failed()), Report: s.report}
 	}

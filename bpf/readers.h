@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * How the ends read: what sl_msg decides by, and who would be cheated.
+ */
+#ifndef SL_READERS_H
+#define SL_READERS_H
+
+#include "maps.h"
+
+/*
+ * How far the reader is in TCP's bytes. A FIN counts as one when it has been
+ * consumed, that is, when it was received and nothing is left; asked in this
+ * order, a FIN that comes in between does no harm.
+ */
+static __always_inline __u32 copied_seq(struct tcp_sock *tp)
+{
+	bool fin = ((struct sock *)tp)->__sk_common.skc_flags & 1UL << kernel_enum(enum sock_flags, SOCK_DONE);
+	__u32 seq = tp->copied_seq;
+
+	return fin && seq == tp->rcv_nxt ? seq - 1 : seq;
+}
+
+/* What a reader that can only be trusted with TCP is, or sl_by_recv. */
+static __always_inline enum sl_reader reader_of(struct tcp_sock *tp, int flags)
+{
+	if (((struct inet_connection_sock *)tp)->icsk_ulp_ops)
+		return sl_by_ulp;
+	if ((flags & (MSG_WAITALL | MSG_DONTWAIT)) == MSG_WAITALL || ((struct sock *)tp)->sk_rcvlowat > 1)
+		return sl_by_waiting;
+	return sl_by_recv;
+}
+
+/*
+ * Every recvmsg of the node, after it. Redirected bytes are what it returned
+ * beyond the advance of copied_seq. Two threads that read one socket may come
+ * here in either order: each difference may be wrong, even negative, but they
+ * add up, and copied_seq as noted is at most behind.
+ *
+ * A reader earns the splice by reads in which the two were equal: bytes that
+ * left TCP in another way (splice(2), zero copy) make a difference or no event.
+ */
+SEC("tp_btf/sock_recv_length")
+int sl_recv(__u64 *ctx)
+{
+	void *sk = (void *)ctx[0];
+	int ret = ctx[1], flags = ctx[2];
+	struct sl_settings *cfg;
+	enum sl_reader reader;
+	struct sl_flow *flow;
+	struct tcp_sock *tp;
+	struct sl_half *me;
+	struct sl_end *end;
+	__u32 seq;
+	__s32 tcp;
+
+	if (ret <= 0 || flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))
+		return 0;
+	end = bpf_sk_storage_get(&sl_ends, sk, NULL, 0);
+	if (!end || !end->flow)
+		return 0;
+	tp = bpf_skc_to_tcp_sock(sk);
+	cfg = config();
+	if (!tp || !cfg)
+		return 0;
+	flow = enter_flow(end);
+	if (!flow)
+		return 0;
+	me = end->side == sl_agent ? &flow->agent : &flow->backend;
+
+	seq = copied_seq(tp);
+	tcp = seq - __sync_lock_test_and_set(&me->copied_seq, seq);
+	__sync_fetch_and_add(&me->received, ret);
+	if (tcp != ret)
+		__sync_fetch_and_add(&me->spliced_read, ret - tcp);
+
+	me->room = room(tp);
+	reader = reader_of(tp, flags);
+	if (reader != sl_by_recv) {
+		if (me->reader <= sl_by_recv)
+			me->reader = reader;
+	} else if (me->reader == sl_unproven) {
+		me->exact_reads = tcp == ret ? me->exact_reads + 1 : 0;
+		/* Not over what sl_adjust may have found just now. */
+		if (me->exact_reads >= cfg->earn)
+			__sync_val_compare_and_swap(&me->reader, sl_unproven, sl_by_recv);
+	}
+	leave_flow(end);
+	return 0;
+}
+
+/* Whether this thread is inside splice(2). */
+static __always_inline bool in_splice(const struct sl_settings *cfg)
+{
+	struct pt_regs *regs = bpf_task_pt_regs(bpf_get_current_task_btf());
+	struct pt_regs___x86 *x86 = (void *)regs;
+	struct pt_regs___arm64 *arm64 = (void *)regs;
+	__u32 number;
+
+	if (field_exists(x86->orig_ax))
+		number = x86->orig_ax;
+	else if (field_exists(arm64->syscallno))
+		number = arm64->syscallno;
+	else
+		return false;
+	return number == cfg->sys_splice || (cfg->sys_splice_compat && number == cfg->sys_splice_compat);
+}
+
+/*
+ * Somebody consumes TCP bytes of a socket, or has just found that there are
+ * none: recvmsg(2) does, splice(2) does, zero-copy receive does. (Only here
+ * does the kernel show splice(2) on a socket; the tracepoint of the system call
+ * would make every system call of the node slower.)
+ *
+ * A backend that splices: nothing is redirected to it from now on, and its
+ * endpoint is remembered. And whoever passes here while redirected bytes lie
+ * unread does not see them, for recvmsg(2) would have taken them first; tell
+ * the agent, which looks again in a while and resets the connection if they
+ * still lie there. A reader that waits for ever would be worse.
+ */
+SEC("tp_btf/tcp_rcv_space_adjust")
+int sl_adjust(__u64 *ctx)
+{
+	struct sl_blind blind = {};
+	struct sl_endpoint *endpoint;
+	struct sl_settings *cfg;
+	struct sl_flow *flow;
+	struct sl_end *end;
+
+	end = bpf_sk_storage_get(&sl_ends, (void *)ctx[0], NULL, 0);
+	if (!end || !end->flow || end->side != sl_backend)
+		return 0;
+	cfg = config();
+	if (!cfg)
+		return 0;
+	flow = enter_flow(end);
+	if (!flow)
+		return 0;
+	if (in_splice(cfg)) {
+		blind.how = sl_by_splice;
+		if (__sync_lock_test_and_set(&flow->backend.reader, sl_by_splice) != sl_by_splice) {
+			endpoint = endpoint_of(&end->ident);
+			if (endpoint)
+				endpoint->reader = sl_by_splice;
+		}
+	}
+	blind.flow = end->flow;
+	blind.spliced_read = flow->backend.spliced_read;
+	if ((__s64)(flow->agent.spliced - blind.spliced_read) > 0 && flow->noticed != blind.spliced_read + 1) {
+		flow->noticed = blind.spliced_read + 1;
+		bpf_ringbuf_output(&sl_events, &blind, sizeof(blind), 0);
+	}
+	leave_flow(end);
+	return 0;
+}
+
+static __always_inline struct sock *socket_of(unsigned int fd)
+{
+	struct fdtable *table = bpf_get_current_task_btf()->files->fdt;
+	struct socket *socket;
+	struct inode *inode;
+	struct file *file;
+	__u16 mode = 0;
+	struct sock *sk;
+
+	if (fd >= table->max_fds || bpf_probe_read_kernel(&file, sizeof(file), table->fd + fd) || !file ||
+	    read_field(inode, file, f_inode) || read_field(mode, inode, i_mode) || (mode & S_IFMT) != S_IFSOCK ||
+	    read_field(socket, file, private_data) || read_field(sk, socket, sk))
+		return NULL;
+	return sk;
+}
+
+/*
+ * Attached only where the self-test has found FIONREAD to leave out bytes of
+ * sockmap members, because this one does make every system call of the node
+ * slower. Programs that ask FIONREAD how much there is, and believe it, hang
+ * when bytes are left out. So an endpoint that asks gets no more members; and a
+ * connection that was just told too little is reset.
+ */
+SEC("tp_btf/sys_enter")
+int sl_ioctl(__u64 *ctx)
+{
+	struct pt_regs___x86 *x86 = (void *)ctx[0];
+	struct pt_regs___arm64 *arm64 = (void *)ctx[0];
+	struct sl_settings *cfg = config();
+	struct sl_blind blind = { .how = sl_by_fionread };
+	struct sl_endpoint *endpoint;
+	struct sl_member *member;
+	__u32 copied, next;
+	struct sl_flow *flow;
+	unsigned long flags;
+	struct sock *sk;
+	__u64 fd, command, cookie;
+	bool fin;
+
+	if (!cfg || ctx[1] != cfg->sys_ioctl)
+		return 0;
+	if (field_exists(x86->orig_ax)) {
+		fd = x86->di;
+		command = x86->si;
+	} else if (field_exists(arm64->syscallno)) {
+		fd = arm64->regs[0];
+		command = arm64->regs[1];
+	} else {
+		return 0;
+	}
+	if (command != FIONREAD)
+		return 0;
+	sk = socket_of(fd);
+	if (!sk || read_field(cookie, sk, __sk_common.skc_cookie.counter))
+		return 0;
+	member = bpf_map_lookup_elem(&sl_members, &cookie);
+	if (!member)
+		return 0;
+	endpoint = bpf_map_lookup_elem(&sl_endpoints, &member->endpoint);
+	if (endpoint)
+		endpoint->reader = sl_by_fionread;
+
+	/* Still there after reading it: so what was read was this socket's. */
+	blind.flow = member->flow;
+	if (bpf_map_lookup_elem(&sl_members, &cookie) != member)
+		return 0;
+	flow = bpf_map_lookup_elem(&sl_flows, &blind.flow);
+	if (!flow)
+		return 0;
+	blind.spliced_read = flow->backend.spliced_read;
+	if (read_field(flags, sk, __sk_common.skc_flags) || read_field(copied, (struct tcp_sock *)sk, copied_seq) ||
+	    read_field(next, (struct tcp_sock *)sk, rcv_nxt))
+		return 0;
+	fin = flags & 1UL << kernel_enum(enum sock_flags, SOCK_DONE);
+	if ((cfg->fionread & sl_omits_tcp && (__s32)(next - fin - copied) > 0) ||
+	    (cfg->fionread & sl_omits_spliced && (__s64)(flow->agent.spliced - blind.spliced_read) > 0))
+		bpf_ringbuf_output(&sl_events, &blind, sizeof(blind), 0);
+	return 0;
+}
+
+#endif
