@@ -76,8 +76,6 @@ type ListenerTLS struct {
 	// ALPN are the protocols to accept, best first. None ignores what the
 	// client offers; connections served by HTTP rules then accept h2 and
 	// http/1.1.
-	// On HTTPS listeners it is for the connections of HTTP hosts; those that go
-	// to L4 routes negotiate none, their backends may speak anything.
 	ALPN []string `json:"alpn,omitempty"`
 	// MinVersion is 0x0303 (TLS 1.2) or 0x0304 (TLS 1.3); 0 is TLS 1.2.
 	MinVersion uint16 `json:"minVersion,omitempty"`
@@ -175,7 +173,7 @@ type HTTPRule struct {
 	RequestTimeout time.Duration `json:"requestTimeout,omitempty"`
 	BackendTimeout time.Duration `json:"backendTimeout,omitempty"`
 	// Invalid answers 500 to whatever matches: the rule has a filter or a
-	// reference that cannot be honoured.
+	// reference that cannot be honored.
 	Invalid bool `json:"invalid,omitempty"`
 }
 

@@ -212,7 +212,7 @@ func TestSecretsShowInNoFormat(t *testing.T) {
 	}
 	secret := string(s.Certificates[0].Key)
 	for name, text := range shown {
-		for _, form := range []string{secret, fmt.Sprintf("%x", secret), fmt.Sprintf("%X", secret), fmt.Sprint([]byte(secret))[1:20], "czNjcjN0LWtleQ"} {
+		for _, form := range []string{secret, fmt.Sprintf("%x", secret), fmt.Sprintf("%X", secret), strings.Trim(fmt.Sprintf("%d", []byte(secret)), "[]"), "czNjcjN0LWtleQ"} {
 			if strings.Contains(text, form) {
 				t.Errorf("%s shows the key: %s", name, text)
 			}

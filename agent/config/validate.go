@@ -172,7 +172,7 @@ func (v *validation) sockets(listeners []Listener) {
 			for _, o := range users[k] {
 				encrypted := o.Protocol == TLS || o.Protocol == HTTPS
 				switch {
-				case o.Protocol != l.Protocol && !(encrypted && (l.Protocol == TLS || l.Protocol == HTTPS)),
+				case o.Protocol != l.Protocol && (!encrypted || l.Protocol != TLS && l.Protocol != HTTPS),
 					l.Protocol == TCP:
 					v.addf("listener %s: port %d is also used by listener %s with protocol %s", l.Name, l.Port, o.Name, o.Protocol)
 				case o.Hostname == l.Hostname:

@@ -21,7 +21,8 @@ type groupKind struct{ group, kind string }
 type kind struct {
 	versions   []string // served, the one to write first
 	namespaced bool
-	read       func(raw []byte, namespace string) (translate.Resources, []string)
+	// read adds an object to resources, or returns what is wrong with it.
+	read func(raw []byte, namespace string, into *translate.Resources) []string
 }
 
 func (k kind) has(version string) bool { return slices.Contains(k.versions, version) }
@@ -101,11 +102,11 @@ var kinds = map[groupKind]kind{
 func reader[T any, P interface {
 	*T
 	metav1.Object
-}](check func(*checker, P), add func(*translate.Resources, P)) func([]byte, string) (translate.Resources, []string) {
-	return func(raw []byte, namespace string) (out translate.Resources, problems []string) {
+}](check func(*checker, P), add func(*translate.Resources, P)) func([]byte, string, *translate.Resources) []string {
+	return func(raw []byte, namespace string, into *translate.Resources) []string {
 		o := P(new(T))
-		if problems = strict(raw, o); len(problems) > 0 {
-			return out, problems
+		if problems := strict(raw, o); len(problems) > 0 {
+			return problems
 		}
 		var c checker
 		c.metadata(o)
@@ -119,9 +120,9 @@ func reader[T any, P interface {
 			check(&c, o)
 		}
 		if len(c.problems) == 0 {
-			add(&out, o)
+			add(into, o)
 		}
-		return out, c.problems
+		return c.problems
 	}
 }
 

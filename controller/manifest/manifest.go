@@ -15,6 +15,8 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"regexp"
+	"strconv"
 	"strings"
 
 	utiljson "sigs.k8s.io/json"
@@ -51,7 +53,7 @@ func (e *Error) Error() string {
 // namespace "default". What only an API server may set (status, timestamps) is
 // taken out.
 func Decode(name string, data []byte) (translate.Resources, error) {
-	d := decoder{file: name}
+	d := decoder{file: name, out: translate.Resources{Sources: map[translate.Key]string{}}}
 	documents, err := split(data)
 	if err != nil {
 		d.fail(translate.Key{}, len(bytes.Split(data, []byte("\n"))), err.Error())
@@ -73,9 +75,9 @@ func (d *decoder) fail(object translate.Key, line int, cause string) {
 }
 
 func (d *decoder) document(doc document) {
-	raw, err := yaml.YAMLToJSONStrict(doc.padded())
+	raw, err := yaml.YAMLToJSONStrict(doc.text)
 	if err != nil {
-		d.fail(translate.Key{}, doc.line, "not YAML: "+yamlCause(err))
+		d.fail(translate.Key{}, doc.line, "not YAML: "+yamlCause(err, doc.line))
 		return
 	}
 	if raw = bytes.TrimSpace(raw); string(raw) == "null" {
@@ -84,14 +86,22 @@ func (d *decoder) document(doc document) {
 	d.object(raw, doc.line, "")
 }
 
-// yamlCause strips what the message around it says already. A message about
-// YAML may quote it, but only the name of a key.
-func yamlCause(err error) string {
-	text := strings.ReplaceAll(err.Error(), "\n", " ")
-	for _, prefix := range []string{"error converting YAML to JSON: ", "yaml: "} {
+var yamlLine = regexp.MustCompile(`line [0-9]+`)
+
+// yamlCause strips what the message around it says already, and counts lines
+// from the top of the file. Of the YAML it quotes at most the name of a key.
+func yamlCause(err error, first int) string {
+	text := strings.Join(strings.Fields(err.Error()), " ")
+	for _, prefix := range []string{"error converting YAML to JSON: ", "yaml: ", "unmarshal errors: "} {
 		text = strings.TrimPrefix(text, prefix)
 	}
-	return text
+	return yamlLine.ReplaceAllStringFunc(text, func(line string) string {
+		n, err := strconv.Atoi(strings.TrimPrefix(line, "line "))
+		if err != nil {
+			return line
+		}
+		return fmt.Sprintf("line %d", first-1+n)
+	})
 }
 
 // object reads one object; where says which of a List it is.
@@ -140,16 +150,16 @@ func (d *decoder) object(raw []byte, line int, where string) {
 		d.fail(key, line, fmt.Sprintf("%sapiVersion %s is not supported; write %s", where, head.APIVersion, k.apiVersion(group)))
 		return
 	}
-	one, problems := k.read(raw, key.Namespace)
+	if source := d.out.Sources[key]; source != "" {
+		d.fail(key, line, fmt.Sprintf("%sis already defined at %s; delete one of the two", where, source))
+		return
+	}
+	problems := k.read(raw, key.Namespace, &d.out)
 	for _, p := range problems {
 		d.fail(key, line, where+p)
 	}
-	if len(problems) > 0 {
-		return
-	}
-	one.Sources = map[translate.Key]string{key: fmt.Sprintf("%s:%d", d.file, line)}
-	if err := d.out.Merge(one); err != nil {
-		d.fail(key, line, fmt.Sprintf("%sis already defined at %s; delete one of the two", where, d.out.Sources[key]))
+	if len(problems) == 0 {
+		d.out.Sources[key] = fmt.Sprintf("%s:%d", d.file, line)
 	}
 }
 
@@ -208,12 +218,6 @@ func typeText(t reflect.Type) string {
 type document struct {
 	line int
 	text []byte
-}
-
-// padded is the text at its own lines, so that messages count from the top of
-// the file.
-func (d document) padded() []byte {
-	return append(bytes.Repeat([]byte("\n"), d.line-1), d.text...)
 }
 
 // split finds the documents of a stream of YAML, or of JSON values one after

@@ -41,7 +41,7 @@ func (r *route) passthroughOnly() bool {
 	return true
 }
 
-// policyStatuses tells BackendTLSPolicies that they are not honoured, for each
+// policyStatuses tells BackendTLSPolicies that they are not honored, for each
 // Gateway whose routes they concern.
 func (t *translator) policyStatuses() []Status {
 	var out []Status

@@ -86,10 +86,10 @@ func (g *gateway) readSpec() {
 	}
 	g.accepted = first(accepted)
 	if spec.TLS != nil && spec.TLS.Backend != nil {
-		g.notes = append(g.notes, "spec.tls.backend is not honoured by this version: no backend is given a client certificate")
+		g.notes = append(g.notes, "spec.tls.backend is not honored by this version: no backend is given a client certificate")
 	}
 	if spec.DefaultScope == gwv1.GatewayDefaultScopeAll {
-		g.notes = append(g.notes, "spec.defaultScope is not honoured: routes attach by parentRefs only")
+		g.notes = append(g.notes, "spec.defaultScope is not honored: routes attach by parentRefs only")
 	}
 }
 

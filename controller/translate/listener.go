@@ -227,7 +227,7 @@ func (l *listener) readTLS() {
 		v := string(l.spec.TLS.Options[k])
 		switch {
 		case l.passthrough && (k == optionALPN || k == optionMinVersion):
-			bad = append(bad, fmt.Sprintf("%s cannot be honoured with mode Passthrough, where the backend speaks TLS", k))
+			bad = append(bad, fmt.Sprintf("%s cannot be honored with mode Passthrough, where the backend speaks TLS", k))
 		case k == optionALPN:
 			l.tls.ALPN = nil
 			for p := range strings.SplitSeq(v, ",") {

@@ -148,11 +148,11 @@ func readCertificates(in []byte) ([]*x509.Certificate, error) {
 	var out []*x509.Certificate
 	keys := 0
 	for _, b := range blocks {
-		switch {
-		case b.Type == "CERTIFICATE" || b.Type == "X509 CERTIFICATE":
-		case b.Type == "TRUSTED CERTIFICATE":
+		switch b.Type {
+		case "CERTIFICATE", "X509 CERTIFICATE":
+		case "TRUSTED CERTIFICATE":
 			return nil, errors.New("tls.crt holds a TRUSTED CERTIFICATE of OpenSSL; convert it: openssl x509 -in tls.crt -out plain.crt")
-		case b.Type == "CERTIFICATE REQUEST" || b.Type == "NEW CERTIFICATE REQUEST":
+		case "CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST":
 			return nil, errors.New("tls.crt holds a certificate request, not a certificate; put the certificate there that the CA made of it")
 		default:
 			if strings.HasSuffix(b.Type, "PRIVATE KEY") {

@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"strings"
 	"testing"
@@ -127,11 +128,15 @@ func TestParseNeverQuotesTheKey(t *testing.T) {
 	leaf, _ := issue(t, "www.example.com", nil, nil, k)
 	block, _ := pem.Decode(key)
 	body := strings.Split(string(key), "\n")[1]
+	scalar, err := k.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i := range block.Bytes {
 		broken := bytes.Clone(block.Bytes)
 		broken[i] ^= 0x55
 		_, err := Parse(leaf, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: broken}))
-		if err != nil && (strings.Contains(err.Error(), body[:20]) || strings.Contains(err.Error(), k.D.String()[:10])) {
+		if err != nil && (strings.Contains(err.Error(), body[:20]) || strings.Contains(err.Error(), fmt.Sprintf("%x", scalar)[:10])) {
 			t.Fatalf("byte %d broken: %v", i, err)
 		}
 	}
