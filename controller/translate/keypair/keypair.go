@@ -21,12 +21,14 @@ import (
 )
 
 // Limits of what is read. They keep one Secret from costing every handshake,
-// or the translation, more than a certificate is worth; RSA keys larger than
-// maxRSA are refused by crypto/tls clients.
+// or the translation, more than a certificate is worth: to check a key takes
+// time with the cube of its size. RSA keys larger than maxRSA are refused by
+// crypto/tls clients.
 const (
 	maxChain        = 64 << 10
 	maxKey          = 16 << 10
 	maxCertificates = 10
+	maxKeyBytes     = 6 << 10 // of DER; RSA 8192 has 4.7 KiB
 	minRSA          = 2048
 	maxRSA          = 8192
 )
@@ -164,6 +166,9 @@ func readCertificates(in []byte) ([]*x509.Certificate, error) {
 		if err != nil {
 			return nil, fmt.Errorf("tls.crt: certificate %d: %s", len(out)+1, strings.TrimPrefix(err.Error(), "x509: "))
 		}
+		if k, ok := c.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() > maxRSA {
+			return nil, fmt.Errorf("tls.crt: certificate %d is RSA with %d bits, more than %d", len(out)+1, k.N.BitLen(), maxRSA)
+		}
 		if out = append(out, c); len(out) > maxCertificates {
 			return nil, fmt.Errorf("tls.crt has more than %d certificates; leave only the leaf and its issuers", maxCertificates)
 		}
@@ -190,6 +195,9 @@ func readKey(in []byte) (crypto.Signer, error) {
 		case b.Type == "OPENSSH PRIVATE KEY":
 			return nil, errors.New("tls.key is an OpenSSH key; convert it: ssh-keygen -p -m PKCS8 -f tls.key")
 		case strings.HasSuffix(b.Type, "PRIVATE KEY"):
+			if len(b.Bytes) > maxKeyBytes {
+				return nil, fmt.Errorf("tls.key has %d bytes, more than an RSA key with %d bits; use ECDSA P-256", len(b.Bytes), maxRSA)
+			}
 			k, err := parseKey(b.Bytes)
 			if err != nil {
 				return nil, err

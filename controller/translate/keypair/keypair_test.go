@@ -104,6 +104,7 @@ func TestParseRefusesWhatIsTooLarge(t *testing.T) {
 	}{
 		"chain of 1 MiB":  {append(bytes.Clone(leaf), big...), key, "tls.crt has 11"},
 		"key of 1 MiB":    {leaf, append(bytes.Clone(key), big...), "tls.key has 11"},
+		"key of 12 KiB":   {leaf, pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: make([]byte, 11<<10)}), "tls.key has 11264 bytes"},
 		"11 certificates": {bytes.Repeat(leaf, 11), key, "tls.crt has more than 10 certificates"},
 	} {
 		t.Run(name, func(t *testing.T) {
