@@ -11,7 +11,9 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
@@ -203,14 +205,35 @@ func (g *gateway) apply(l4 []config.HostRoute, routes []config.Route, backends [
 	}
 }
 
-// dial is a client.
+// dial is a client. It takes nothing but close_notify for an end.
 func (g *gateway) dial() (*tls.Conn, error) {
-	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: time.Minute}, Config: g.client}
-	c, err := d.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", g.port))
+	d := net.Dialer{Timeout: time.Minute}
+	raw, err := d.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", g.port))
 	if err != nil {
 		return nil, err
 	}
-	return c.(*tls.Conn), c.SetDeadline(time.Now().Add(5 * time.Minute))
+	if err := raw.SetDeadline(time.Now().Add(5 * time.Minute)); err != nil {
+		return nil, errors.Join(err, raw.Close())
+	}
+	c := tls.Client(strict{raw.(*net.TCPConn)}, g.client)
+	if err := c.Handshake(); err != nil {
+		return nil, errors.Join(err, raw.Close())
+	}
+	return c, nil
+}
+
+// strict makes a bare FIN an error: crypto/tls takes one between two records
+// for an end.
+type strict struct{ *net.TCPConn }
+
+var errTruncated = errors.New("FIN without close_notify")
+
+func (s strict) Read(p []byte) (int, error) {
+	n, err := s.TCPConn.Read(p)
+	if err == io.EOF {
+		err = errTruncated
+	}
+	return n, err
 }
 
 // mustDial is dial for connections that must come about; the test closes them.
