@@ -68,6 +68,6 @@ func reasonOf(err error) string {
 	case err != nil:
 		return "error"
 	default:
-		return "off"
+		return ReasonOff
 	}
 }

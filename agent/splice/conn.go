@@ -126,7 +126,9 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 			return n, c.explain("write", err)
 		}
 		// The backend's memory limit, or the kernel's, was met by a redirect.
-		// TCP would wait; the deadline ends this loop as it would end that.
+		// TCP would wait; the deadline ends this loop as it would end that. What
+		// was refused stays booked as unread, so the connection's end may read
+		// as a reset: rather that than the opposite.
 		time.Sleep(wait)
 	}
 }

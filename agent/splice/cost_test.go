@@ -23,7 +23,13 @@ import (
 // three take turns in each round; the figures are the least without programs, and
 // the medians over the rounds of what it costs more with them.
 //
-//	go test -run '^$' -bench Bystander -benchtime 30x ./agent/splice
+//	go test -run '^$' -bench Bystander -benchtime 100x ./agent/splice
+//
+// On a virtual machine with AMD EPYC, Linux 6.18: a connection costs 1.7 us more
+// of 52 (1.0 of it for any sockops program at all), a send and recv 0.3 us more
+// of 9.2, other system calls nothing; with sl_ioctl each system call of the node
+// costs 0.14 us more. The tracepoint of splice(2), which sl_adjust does without,
+// would cost every system call 0.05 us.
 func BenchmarkBystander(b *testing.B) {
 	needRoot(b)
 	ops := []string{"connection", "recv", "syscall"}

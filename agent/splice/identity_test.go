@@ -59,19 +59,6 @@ func dialFrom(ns *netns.NS, s *Splicer, from, to netip.AddrPort) (c *net.TCPConn
 	return c, err
 }
 
-// wrap makes a Conn of a connection that a test has dialled in its own way.
-func wrap(t testing.TB, s *Splicer, c *net.TCPConn) *Conn {
-	t.Helper()
-	raw, err := c.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &Conn{tcp: c, raw: raw, splicer: s}
-	s.add(w)
-	t.Cleanup(func() { w.Close() })
-	return w
-}
-
 func TestSplicedAcrossNamespaces(t *testing.T) {
 	s := splicer(t)
 	agent, backend := newNS(t), newNS(t)

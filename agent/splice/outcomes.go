@@ -27,7 +27,12 @@ func outcomeLabels(spec *ebpf.CollectionSpec) ([]string, error) {
 	return labels, nil
 }
 
-func (s *Splicer) label(o bpf.SpliceSlOutcome) string { return s.labels[o] }
+func (s *Splicer) label(o bpf.SpliceSlOutcome) string {
+	if o == bpf.SpliceSlOutcomeSlUndecided {
+		return ReasonOff // the kernel half has never seen it
+	}
+	return s.labels[o]
+}
 
 // Outcomes returns how many connections became what, by label. A connection
 // counts once: when it is first spliced, when it is clear that it never will

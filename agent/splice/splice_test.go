@@ -174,3 +174,22 @@ func TestWriteAfterCloseWriteFails(t *testing.T) {
 		t.Errorf("backend reads %d bytes, %v; want end of file", n, err)
 	}
 }
+
+func TestConnectionAfterCloseIsPlain(t *testing.T) {
+	s := open(t, Options{})
+	l := listen(t, "tcp", "127.0.0.1:0")
+	know(t, s, addrOf(l), Auto)
+	hold := ends(t, s, l) // keeps the programs at work
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p := ends(t, s, l)
+	if err := exchange(p, 1, 100_000, 100_000); err != nil {
+		t.Error(err)
+	}
+	expectPath(t, p.agent, PathRelay, ReasonOff)
+	warmed := hold.warm()
+	if n := hold.agent.Counters(); warmed == nil || n.SplicedOut+n.SplicedIn != 0 {
+		t.Errorf("%+v: bytes redirected after Close", n)
+	}
+}

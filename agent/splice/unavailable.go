@@ -12,6 +12,7 @@ const (
 	ReasonVerifier   = "verifier"   // this kernel's verifier refuses a program
 	ReasonCgroup     = "cgroup2"    // no cgroup2, or no right to attach to it
 	ReasonSelfTest   = "self_test"  // loads, but does not behave
+	ReasonOff        = "off"        // not wanted, or closed
 )
 
 // Unavailable says that there is no splice on this machine, and why. The agent
