@@ -187,6 +187,9 @@ func TestAKilledServerLooksFinishedToNobody(t *testing.T) {
 			var wg sync.WaitGroup
 			for range connections {
 				c := way.dial(t)
+				if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+					t.Fatal(err) // the backend leg is there once it sends
+				}
 				wg.Go(func() { _ = keyed.Send(c, upKey, 1<<40, 32<<10) })
 				wg.Go(func() { ends <- outcome(strict(c)) })
 			}
