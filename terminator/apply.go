@@ -77,11 +77,10 @@ func (s *Server) report() config.Report {
 	for name, l := range st.listeners {
 		errs := []error{l.err, l.partial}
 		for _, key := range l.sockets {
-			switch k := s.sockets[key]; {
-			case k == nil:
-				errs = append(errs, errStopped)
-			default:
+			if k := s.sockets[key]; k != nil {
 				errs = append(errs, k.err)
+			} else {
+				errs = append(errs, errStopped)
 			}
 		}
 		r.Listeners[name] = ""

@@ -59,6 +59,7 @@ func TestASocketStaysWhileAnythingUsesIt(t *testing.T) {
 		snap.Listeners = []config.Listener{l, extra}
 		snap.Backends = []config.Backend{{Name: "b", Endpoints: []config.Endpoint{to, {Host: "::1", Port: uint16(1 + i)}}[:1+i%2]}}
 		g.apply(&snap)
+		time.Sleep(time.Millisecond) // let some connections begin with this one
 	}
 	for seen := done.Load(); done.Load() < seen+3 && !t.Failed(); {
 		time.Sleep(time.Millisecond)

@@ -178,6 +178,7 @@ func TestRotationNeverBreaksAHandshake(t *testing.T) {
 	}
 	for i := range rotations {
 		g.apply(snaps[i%len(snaps)])
+		time.Sleep(time.Millisecond) // let some handshakes begin with this one
 	}
 	for seen := handshakes.Load(); handshakes.Load() < seen+10 && !t.Failed(); {
 		time.Sleep(time.Millisecond)

@@ -114,7 +114,7 @@ func (s *Server) dialHTTP(ctx context.Context, backend string) (net.Conn, error)
 	if b == nil {
 		return nil, fmt.Errorf("backend %s: %w", backend, httproute.ErrNoEndpoint)
 	}
-	conn, e, err := s.dialBackend(ctx, b, s.dialer().DialContext)
+	conn, e, err := s.dialBackend(ctx, b, s.plain.DialContext)
 	if err != nil {
 		return nil, err
 	}

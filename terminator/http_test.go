@@ -110,6 +110,8 @@ func TestHTTPIsServedByHostAndHTTPSByName(t *testing.T) {
 		{one, "http://z.example/", "404 HTTP/1 no route matches"},
 		{one, "http://elsewhere/", "404 HTTP/1 no route matches"},
 		{one, "https://a.example/x", "200 HTTP/1 wa /x"},
+		{one, "https://a.example/again", "200 HTTP/1 wa /again"}, // on the same connection
+		{one, "https://a.example/slow", "200 HTTP/1 wa /slow"},
 		{two, "https://a.example/x", "200 HTTP/2 wa /x"},
 		{two, "https://b.example/y", "200 HTTP/2 wb /y"},
 	} {

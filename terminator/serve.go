@@ -218,7 +218,7 @@ func (s *Server) carryTLS(c *connection, leg *clientLeg, conn *tls.Conn) {
 // carryTCP connects a connection whose bytes pass as they are and relays it.
 // first is what the client has sent already.
 func (s *Server) carryTCP(c *connection, route string, to *balance.Backend, first []byte) {
-	backend, endpoint, end, err := s.connect(c, route, to, s.dialer().DialContext)
+	backend, endpoint, end, err := s.connect(c, route, to, s.plain.DialContext)
 	if end != "" {
 		relay.Abort(c.client)
 		c.finish(end, err)

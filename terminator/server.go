@@ -60,6 +60,7 @@ type Server struct {
 	Metrics *Metrics
 
 	once     sync.Once
+	plain    *net.Dialer // of legs that are never spliced
 	balance  balance.Set
 	http     *httproute.Handler
 	httpd    *http.Server
@@ -106,8 +107,9 @@ func (s *Server) init() {
 			s.Metrics = NewMetrics()
 		}
 		s.Metrics.server.Store(s)
+		s.plain = s.dialer()
 		if s.Dial == nil {
-			s.Dial = s.dialer().DialContext
+			s.Dial = s.plain.DialContext
 		}
 		s.hello = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: s.decide}
 		s.crypto = make(chan struct{}, 2*runtime.GOMAXPROCS(0))

@@ -94,7 +94,7 @@ func (s *socket) read() (*buffer, int, error) {
 	}
 	s.buf, s.n, s.err = nil, 0, nil
 	err := s.raw.Read(s.step)
-	if err == nil && s.err != io.EOF {
+	if err == nil && !errors.Is(s.err, io.EOF) {
 		return s.buf, s.n, s.err
 	}
 	if s.plain {

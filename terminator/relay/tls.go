@@ -88,8 +88,8 @@ func (c *carrier) tlsUp(client *tls.Conn, w *Wire, p *Progress) (End, error) {
 		}
 		buffers.Put(b)
 		switch {
-		case err == nil || err == errAgain:
-		case err == io.EOF:
+		case err == nil || errors.Is(err, errAgain):
+		case errors.Is(err, io.EOF):
 			c.backendFIN.Store(true)
 			if err := c.backend.CloseWrite(); err != nil {
 				return BackendReset, err
@@ -110,7 +110,7 @@ func (c *carrier) tlsDown(client *tls.Conn, w *Wire, p *Progress) (End, error) {
 	for {
 		b, n, err := in.read()
 		switch {
-		case err == io.EOF && (in.inOrder() || c.backendFIN.Load()):
+		case errors.Is(err, io.EOF) && (in.inOrder() || c.backendFIN.Load()):
 			if err := client.CloseWrite(); err != nil {
 				return ClientReset, err
 			}
@@ -119,7 +119,7 @@ func (c *carrier) tlsDown(client *tls.Conn, w *Wire, p *Progress) (End, error) {
 			}
 			p.Ended.Add(1)
 			return Done, nil
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return BackendReset, errReset
 		case err != nil:
 			return BackendReset, err

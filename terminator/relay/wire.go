@@ -155,7 +155,7 @@ func (w *Wire) fill() error {
 }
 
 func truncated(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return ErrTruncated
 	}
 	return err
