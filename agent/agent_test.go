@@ -248,7 +248,7 @@ func TestNobodySeesAPrivateKey(t *testing.T) {
 		t.Errorf("status does not tell of the certificate: %s", shown["/status"])
 	}
 	for what, text := range shown {
-		for _, secret := range []string{"PRIVATE KEY", "c2VjcmV0", fmt.Sprintf("%x", "c2VjcmV0"), fmt.Sprint([]byte("c2VjcmV0"))} {
+		for _, secret := range []string{"PRIVATE KEY", "c2VjcmV0", fmt.Sprintf("%x", "c2VjcmV0"), fmt.Sprintf("%d", []byte("c2VjcmV0"))} {
 			if strings.Contains(text, strings.Trim(secret, "[]")) {
 				t.Errorf("%s shows %q", what, secret)
 			}

@@ -5,7 +5,7 @@
 set -eu
 
 case "${1:-}" in
-demo)     want="curl openssl redis-server redis-tools iproute2 bpftool jq" ;;
+demo)     want="curl openssl redis-server redis-tools iproute2 util-linux bpftool jq" ;;
 test)     want="curl openssl gnutls-bin redis-server redis-tools iproute2 bpftool util-linux libcap2-bin" ;;
 generate) want="clang llvm" ;;
 bench)    want="haproxy nginx libnginx-mod-stream iproute2" ;;

@@ -46,6 +46,7 @@ trap clean_up EXIT
 trap 'exit 130' INT TERM
 
 if [ "$privileged" = yes ]; then
+	mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf 2>/dev/null || true
 	say "Two hosts: the gateway and the backends, each a network namespace"
 	ip netns del $gateway_ns 2>/dev/null || true
 	ip netns del $backend_ns 2>/dev/null || true

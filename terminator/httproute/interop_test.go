@@ -57,9 +57,12 @@ func TestCurlGetsWhatTheBackendSaid(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			args := append([]string{"--silent", "--show-error", "--insecure", "--max-time", "10", "--include", "-H", "Host: www.example.com"}, c.args...)
-			out, err := exec.CommandContext(t.Context(), curl, args...).Output()
+			var stderr bytes.Buffer
+			cmd := exec.CommandContext(t.Context(), curl, args...)
+			cmd.Stderr = &stderr
+			out, err := cmd.Output()
 			if err != nil {
-				t.Fatalf("curl: %v: %s", err, err.(*exec.ExitError).Stderr)
+				t.Fatalf("curl: %v: %s", err, &stderr)
 			}
 			head, body, ok := bytes.Cut(out, []byte("\r\n\r\n"))
 			if bytes.HasPrefix(head, []byte("HTTP/1.1 100")) {

@@ -47,7 +47,7 @@ func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if ahead, _ := rw.Reader.Peek(rw.Reader.Buffered()); len(ahead) > 0 {
+	if ahead, _ := rw.Peek(rw.Reader.Buffered()); len(ahead) > 0 {
 		conn = &readAhead{conn, bytes.NewReader(bytes.Clone(ahead))}
 	}
 	return conn, rw, nil
@@ -77,7 +77,7 @@ type tunnel struct {
 
 func (t *tunnel) Read(p []byte) (int, error) {
 	n, err := t.ReadWriteCloser.Read(p)
-	if err != nil && err != io.EOF && !errors.Is(err, net.ErrClosed) {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 		t.broke()
 	}
 	return n, err
