@@ -78,9 +78,10 @@ type connection struct {
 	finished bool
 
 	// Of the idle watch alone.
-	moved   time.Time
-	seen    int64
-	counted atomic.Bool // bytes are in the totals
+	moved time.Time
+	seen  int64
+
+	countedUp, countedDown int64 // bytes in the totals; guarded by Metrics.mu
 }
 
 // registry holds the open connections.

@@ -5,6 +5,7 @@ package terminator
 import (
 	"crypto/tls"
 	"errors"
+	"maps"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -36,8 +37,8 @@ type Metrics struct {
 
 	server atomic.Pointer[Server]
 
-	// bytes of connections that have ended. mu also makes a connection count
-	// once, here or among the open ones.
+	// bytes are those that were counted so far. mu also guards what of each
+	// connection is in them.
 	mu    sync.Mutex
 	bytes map[[2]string]int64
 }
@@ -111,34 +112,36 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// total sums the bytes of all connections, ended and open. A connection whose
-// path changed counts under the present one, so those series may step back.
+// total counts what the open connections have moved since the last time, and
+// returns the sums.
 func (m *Metrics) total(s *Server) map[[2]string]int64 {
+	for _, c := range s.conns.all() {
+		i := c.snapshot()
+		m.count(c, &i)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	sum := map[[2]string]int64{}
-	for k, n := range m.bytes {
-		sum[k] = n
+	return maps.Clone(m.bytes)
+}
+
+// count adds what is new of a connection's bytes, under its present path: a
+// counter never steps back when the path changes.
+func (m *Metrics) count(c *connection, i *Connection) {
+	if i.Path == "" {
+		return
 	}
-	for _, c := range s.conns.all() {
-		if i := c.snapshot(); !c.counted.Load() && i.Path != "" {
-			sum[[2]string{"up", i.Path}] += i.Up
-			sum[[2]string{"down", i.Path}] += i.Down
-		}
-	}
-	return sum
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	up, down := max(0, i.Up-c.countedUp), max(0, i.Down-c.countedDown)
+	m.bytes[[2]string{"up", i.Path}] += up
+	m.bytes[[2]string{"down", i.Path}] += down
+	c.countedUp, c.countedDown = c.countedUp+up, c.countedDown+down
 }
 
 // ended counts a connection.
 func (m *Metrics) ended(c *connection, i *Connection, end relay.End) {
 	m.connections.WithLabelValues(i.Listener, string(end)).Inc()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	c.counted.Store(true)
-	if i.Path != "" {
-		m.bytes[[2]string{"up", i.Path}] += i.Up
-		m.bytes[[2]string{"down", i.Path}] += i.Down
-	}
+	m.count(c, i)
 }
 
 // handshake counts the end of a handshake, cs is nil when it failed.

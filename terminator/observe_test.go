@@ -132,3 +132,16 @@ func documented(t *testing.T) []string {
 	slices.Sort(names)
 	return names
 }
+
+func TestByteCountersNeverStepBack(t *testing.T) {
+	m, c := NewMetrics(), &connection{}
+	m.count(c, &Connection{Path: "relay", Up: 10, Down: 5})
+	m.count(c, &Connection{Path: "spliced", Up: 30, Down: 5})
+	m.count(c, &Connection{Path: "spliced", Up: 20, Down: 5}) // asked for before, told after
+	want := map[[2]string]int64{
+		{"up", "relay"}: 10, {"down", "relay"}: 5, {"up", "spliced"}: 20, {"down", "spliced"}: 0,
+	}
+	if diff := cmp.Diff(want, m.bytes); diff != "" {
+		t.Error(diff)
+	}
+}
