@@ -46,7 +46,7 @@ func scenarios(share float64) []Scenario {
 		return Scenario{
 			Name: name, Connections: 1, Unit: "s/GB", Scale: 1,
 			Warm:     Work{Op: op, Size: scaled(64<<20, share)},
-			Measured: Work{Op: op, Size: scaled(1<<30, share)},
+			Measured: Work{Op: op, Size: scaled(768<<20, share)},
 		}
 	}
 	echo := func(name string, connections int, size, count int64) Scenario {
@@ -61,7 +61,7 @@ func scenarios(share float64) []Scenario {
 		bulk("upload", Upload),
 		bulk("download", Download),
 		echo("100 B x 1", 1, 100, 20_000),
-		echo("100 B x 16", 16, 100, 64_000),
+		echo("100 B x 16", 16, 100, 48_000),
 	}
 }
 
