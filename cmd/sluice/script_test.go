@@ -17,7 +17,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
@@ -212,15 +211,4 @@ func (c *certificate) secret(name string) []byte {
 	indent := func(p []byte) string { return strings.ReplaceAll(strings.TrimSpace(string(p)), "\n", "\n    ") }
 	return fmt.Appendf(nil, "apiVersion: v1\nkind: Secret\nmetadata:\n  name: %s\ntype: kubernetes.io/tls\nstringData:\n  tls.crt: |\n    %s\n  tls.key: |\n    %s\n",
 		name, indent(c.chain), indent(c.key))
-}
-
-// sluice is this test binary as the command sluice, to be started by tests that
-// need the process itself.
-func sluice(t testing.TB, args ...string) *exec.Cmd {
-	t.Helper()
-	path, err := exec.LookPath("sluice")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return exec.Command(path, args...)
 }

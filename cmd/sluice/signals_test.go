@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/bench/keyed"
+)
+
+// T11: the gateway is killed under connections that stream, half of them both
+// ways. Nobody takes what has come so far for everything: no backend reads an
+// end of file, no client a close_notify. What came is right to the last byte.
+func TestAKilledGatewayLooksFinishedToNobody(t *testing.T) {
+	const connections = 200
+	for _, splice := range []string{"auto", "off"} {
+		t.Run("splice "+splice, func(t *testing.T) {
+			if splice == "auto" {
+				needRoot(t)
+			}
+			s := &streams{start: make(chan struct{}), failures: make(chan error, 4*connections)}
+			s.flowing.Add(2 * connections)
+			s.over.Add(2 * connections)
+			g := launch(t, serveTCP(t, func(c *net.TCPConn) {
+				if key, err := strconv.ParseUint(opening(c), 10, 64); err == nil {
+					s.stream(fmt.Sprintf("backend %d", key), c, 2*key+1, 2*key, key%2 == 0, true)
+				}
+			}), nil, "-splice", splice)
+			for id := range uint64(connections) {
+				c, err := g.connect()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				if _, err := fmt.Fprintf(c, "%06d", id); err != nil {
+					t.Fatal(err)
+				}
+				go s.stream(fmt.Sprintf("client %d", id), c, 2*id, 2*id+1, true, id%2 == 0)
+			}
+			close(s.start)
+			s.flowing.Wait()
+			if splice == "auto" && !strings.Contains(g.conns(), `"spliced"`) {
+				t.Error("no connection is spliced")
+			}
+			_ = g.end(syscall.SIGKILL)
+			s.over.Wait()
+			t.Logf("killed after %d MiB in %d connections", s.moved.Load()>>20, connections)
+			close(s.failures)
+			for err := range s.failures {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// streams are endless streams of both ends of connections.
+type streams struct {
+	start         chan struct{}  // closed when all are connected
+	flowing, over sync.WaitGroup // until each end has carried something; until it has ended
+	moved         atomic.Int64
+	failures      chan error
+}
+
+// stream is one end. It reads until the end, which must be an error, and sends
+// meanwhile when it is to; receive tells whether there will be anything to read.
+func (s *streams) stream(what string, c io.ReadWriter, sendKey, receiveKey uint64, send, receive bool) {
+	defer s.over.Done()
+	begun := sync.OnceFunc(s.flowing.Done)
+	defer begun()
+	if !receive {
+		begun()
+	}
+	<-s.start
+	sent := make(chan error, 1)
+	if send {
+		var w io.Writer = c
+		if sendKey >= 40 {
+			w = pausing{c} // some are as fast as they can be, all of them would take too long
+		}
+		go func() { sent <- keyed.Send(w, sendKey, 1<<40, 4<<10) }() // ends with the connection
+	} else {
+		sent <- nil
+	}
+	check := keyed.NewChecker(receiveKey)
+	buf := make([]byte, 16<<10)
+	for {
+		n, err := c.Read(buf)
+		if _, wrong := check.Write(buf[:n]); wrong != nil {
+			s.failures <- fmt.Errorf("%s: %w", what, wrong)
+			err = wrong
+		}
+		if s.moved.Add(int64(n)); check.N > 64<<10 {
+			begun()
+		}
+		if err == nil {
+			continue
+		}
+		// A reset is told once: to the reader or to the writer (tcp(7), SO_ERROR).
+		if err == io.EOF && !errors.Is(<-sent, syscall.ECONNRESET) {
+			s.failures <- fmt.Errorf("%s: the stream looks finished after %d bytes", what, check.N)
+		}
+		return
+	}
+}
+
+// pausing is a writer that leaves time to others.
+type pausing struct{ io.Writer }
+
+func (p pausing) Write(b []byte) (int, error) {
+	time.Sleep(10 * time.Millisecond)
+	return p.Writer.Write(b)
+}
+
+func (g *gateway) conns() string {
+	g.t.Helper()
+	out, err := exec.Command("sluice", "conns", "-o", "json", "-admin", g.admin()).Output()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return string(out)
+}
+
+// T13: SIGTERM. Transfers that run finish, whole; nothing new is taken; then
+// the process ends with status 0 and leaves nothing behind. SIGHUP only reads
+// the folder.
+func TestSIGTERMLetsTransfersFinish(t *testing.T) {
+	const transfers, size = 20, 4 << 20
+	release := make(chan struct{})
+	g := launch(t, serveTCP(t, func(c *net.TCPConn) {
+		if opening(c) == "" {
+			return
+		}
+		_ = keyed.Send(c, 1, size/2, 16<<10)
+		<-release
+		_ = keyed.Send(c, 2, size/2, 16<<10)
+		_ = c.CloseWrite()
+		_, _ = io.Copy(io.Discard, c)
+	}), nil, "-drain-timeout", "60s")
+	g.signal(syscall.SIGHUP)
+	if err := talk(g.port, serverName); err != nil {
+		t.Fatalf("after SIGHUP: %v", err)
+	}
+
+	var started, finished sync.WaitGroup
+	failures := make(chan error, transfers)
+	for range transfers {
+		c, err := g.connect()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		started.Add(1)
+		finished.Go(func() {
+			_, err := c.Write([]byte("start\n"))
+			err = errors.Join(err, keyed.Receive(io.LimitReader(c, size/2), 1, size/2))
+			started.Done()
+			err = errors.Join(err, keyed.Receive(c, 2, size/2))
+			failures <- errors.Join(err, c.CloseWrite())
+		})
+	}
+	started.Wait()
+	g.signal(syscall.SIGTERM)
+	for { // until it listens no more
+		c, err := net.Dial("tcp", "127.0.0.1:"+g.port)
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			break
+		}
+		if err == nil {
+			c.Close()
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if !strings.Contains(g.status(), `"draining":true`) {
+		t.Error("the status does not tell that it is draining")
+	}
+	select {
+	case <-g.exited:
+		t.Error("the gateway ended before its connections")
+	default:
+	}
+	close(release)
+	finished.Wait()
+	close(failures)
+	for err := range failures {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	select {
+	case <-g.exited:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the gateway does not end after its last connection")
+	}
+	if g.err != nil {
+		t.Errorf("exit: %v", g.err)
+	}
+	for _, left := range []string{g.admin(), g.pins()} {
+		if _, err := os.Lstat(left); !os.IsNotExist(err) {
+			t.Errorf("%s is left behind", left)
+		}
+	}
+}
+
+func TestTheDrainTimeoutEndsTheGateway(t *testing.T) {
+	g := launch(t, serveTCP(t, echo), nil, "-drain-timeout", "300ms", "-splice", "off")
+	c, err := g.connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := g.end(syscall.SIGTERM); err != nil {
+		t.Errorf("exit: %v", err)
+	}
+	if _, err := io.ReadAll(c); err == nil {
+		t.Error("to the client the connection looks finished")
+	}
+}
+
+func TestASecondSignalEndsTheGatewayAtOnce(t *testing.T) {
+	g := launch(t, serveTCP(t, echo), nil, "-drain-timeout", "10m", "-splice", "off")
+	c, err := g.connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	g.signal(syscall.SIGTERM)
+	for !strings.Contains(g.logged(), "another signal ends at once") {
+		time.Sleep(5 * time.Millisecond)
+	}
+	err = g.end(syscall.SIGTERM)
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || !exit.Sys().(syscall.WaitStatus).Signaled() {
+		t.Errorf("exit: %v", err)
+	}
+	if _, err := io.ReadAll(c); err == nil {
+		t.Error("to the client the connection looks finished")
+	}
+}
