@@ -243,4 +243,13 @@ static struct pt_regs *(*bpf_task_pt_regs)(struct task_struct *task) = (void *)1
 
 #define bpf_htonl(x) __builtin_bswap32(x)
 
+/* What the tracepoint syscalls:sys_enter_ioctl hands over; the format is ABI. */
+struct sys_enter_ioctl {
+	__u64 common;
+	__u64 nr; /* a 32-bit number, padded */
+	__u64 fd;
+	__u64 cmd;
+	__u64 arg;
+};
+
 #endif

@@ -170,18 +170,12 @@ static __always_inline struct sock *socket_of(unsigned int fd)
 }
 
 /*
- * Attached only where the self-test has found FIONREAD to leave out bytes of
- * sockmap members, because this one does make every system call of the node
- * slower. Programs that ask FIONREAD how much there is, and believe it, hang
- * when bytes are left out. So an endpoint that asks gets no more members; and a
- * connection that was just told too little is reset.
+ * Programs that ask FIONREAD how much there is, and believe it, hang when bytes
+ * are left out. So an endpoint that asks gets no more members; and a connection
+ * that was just told too little is reset.
  */
-SEC("tp_btf/sys_enter")
-int sl_ioctl(__u64 *ctx)
+static __always_inline int on_ioctl(const struct sl_settings *cfg, __u64 fd, __u64 command)
 {
-	struct pt_regs___x86 *x86 = (void *)ctx[0];
-	struct pt_regs___arm64 *arm64 = (void *)ctx[0];
-	struct sl_settings *cfg = config();
 	struct sl_blind blind = { .how = sl_by_fionread };
 	struct sl_endpoint *endpoint;
 	struct sl_member *member;
@@ -189,21 +183,10 @@ int sl_ioctl(__u64 *ctx)
 	struct sl_flow *flow;
 	unsigned long flags;
 	struct sock *sk;
-	__u64 fd, command, cookie;
+	__u64 cookie;
 	bool fin;
 
-	if (!cfg || ctx[1] != cfg->sys_ioctl)
-		return 0;
-	if (field_exists(x86->orig_ax)) {
-		fd = x86->di;
-		command = x86->si;
-	} else if (field_exists(arm64->syscallno)) {
-		fd = arm64->regs[0];
-		command = arm64->regs[1];
-	} else {
-		return 0;
-	}
-	if (command != FIONREAD)
+	if (!cfg || command != FIONREAD)
 		return 0;
 	sk = socket_of(fd);
 	if (!sk || read_field(cookie, sk, __sk_common.skc_cookie.counter))
@@ -230,6 +213,34 @@ int sl_ioctl(__u64 *ctx)
 	if ((cfg->fionread & sl_omits_tcp && (__s32)(next - fin - copied) > 0) ||
 	    (cfg->fionread & sl_omits_spliced && (__s64)(flow->agent.spliced - blind.spliced_read) > 0))
 		bpf_ringbuf_output(&sl_events, &blind, sizeof(blind), 0);
+	return 0;
+}
+
+/*
+ * Attached only where the self-test has found FIONREAD to leave out bytes of
+ * sockmap members, because a tracepoint of any system call makes every system
+ * call of the node slower: by 0.05 us for this one.
+ */
+SEC("tracepoint/syscalls/sys_enter_ioctl")
+int sl_ioctl(struct sys_enter_ioctl *ctx)
+{
+	return on_ioctl(config(), ctx->fd, ctx->cmd);
+}
+
+/* The same where tracefs is not mounted. It runs for every system call: 0.14 us. */
+SEC("tp_btf/sys_enter")
+int sl_sys_enter(__u64 *ctx)
+{
+	struct pt_regs___x86 *x86 = (void *)ctx[0];
+	struct pt_regs___arm64 *arm64 = (void *)ctx[0];
+	struct sl_settings *cfg = config();
+
+	if (!cfg || ctx[1] != cfg->sys_ioctl)
+		return 0;
+	if (field_exists(x86->orig_ax))
+		return on_ioctl(cfg, x86->di, x86->si);
+	if (field_exists(arm64->syscallno))
+		return on_ioctl(cfg, arm64->regs[0], arm64->regs[1]);
 	return 0;
 }
 

@@ -215,6 +215,7 @@ const (
 	SpliceProgSlMsg      = "sl_msg"
 	SpliceProgSlRecv     = "sl_recv"
 	SpliceProgSlSockops  = "sl_sockops"
+	SpliceProgSlSysEnter = "sl_sys_enter"
 	SpliceProgSlWhoami   = "sl_whoami"
 	SpliceVarSlBlindType = "sl_blind_type"
 	SpliceVarSlOmitsType = "sl_omits_type"
@@ -262,12 +263,13 @@ type SpliceSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SpliceProgramSpecs struct {
-	SlAdjust  *ebpf.ProgramSpec `ebpf:"sl_adjust"`
-	SlIoctl   *ebpf.ProgramSpec `ebpf:"sl_ioctl"`
-	SlMsg     *ebpf.ProgramSpec `ebpf:"sl_msg"`
-	SlRecv    *ebpf.ProgramSpec `ebpf:"sl_recv"`
-	SlSockops *ebpf.ProgramSpec `ebpf:"sl_sockops"`
-	SlWhoami  *ebpf.ProgramSpec `ebpf:"sl_whoami"`
+	SlAdjust   *ebpf.ProgramSpec `ebpf:"sl_adjust"`
+	SlIoctl    *ebpf.ProgramSpec `ebpf:"sl_ioctl"`
+	SlMsg      *ebpf.ProgramSpec `ebpf:"sl_msg"`
+	SlRecv     *ebpf.ProgramSpec `ebpf:"sl_recv"`
+	SlSockops  *ebpf.ProgramSpec `ebpf:"sl_sockops"`
+	SlSysEnter *ebpf.ProgramSpec `ebpf:"sl_sys_enter"`
+	SlWhoami   *ebpf.ProgramSpec `ebpf:"sl_whoami"`
 }
 
 // SpliceMapSpecs contains maps before they are loaded into the kernel.
@@ -353,12 +355,13 @@ type SpliceVariables struct {
 //
 // It can be passed to LoadSpliceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SplicePrograms struct {
-	SlAdjust  *ebpf.Program `ebpf:"sl_adjust"`
-	SlIoctl   *ebpf.Program `ebpf:"sl_ioctl"`
-	SlMsg     *ebpf.Program `ebpf:"sl_msg"`
-	SlRecv    *ebpf.Program `ebpf:"sl_recv"`
-	SlSockops *ebpf.Program `ebpf:"sl_sockops"`
-	SlWhoami  *ebpf.Program `ebpf:"sl_whoami"`
+	SlAdjust   *ebpf.Program `ebpf:"sl_adjust"`
+	SlIoctl    *ebpf.Program `ebpf:"sl_ioctl"`
+	SlMsg      *ebpf.Program `ebpf:"sl_msg"`
+	SlRecv     *ebpf.Program `ebpf:"sl_recv"`
+	SlSockops  *ebpf.Program `ebpf:"sl_sockops"`
+	SlSysEnter *ebpf.Program `ebpf:"sl_sys_enter"`
+	SlWhoami   *ebpf.Program `ebpf:"sl_whoami"`
 }
 
 func (p *SplicePrograms) Close() error {
@@ -368,6 +371,7 @@ func (p *SplicePrograms) Close() error {
 		p.SlMsg,
 		p.SlRecv,
 		p.SlSockops,
+		p.SlSysEnter,
 		p.SlWhoami,
 	)
 }

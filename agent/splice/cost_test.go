@@ -54,7 +54,7 @@ func BenchmarkBystander(b *testing.B) {
 				}
 			}
 			if setting == "with-sl_ioctl" {
-				if err := s.trace(s.objs.SlIoctl); err != nil {
+				if err := s.traceIoctl(); err != nil {
 					b.Fatal(err)
 				}
 			}

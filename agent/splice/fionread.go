@@ -55,7 +55,7 @@ func (s *Splicer) checkFIONREAD(p *pair) (string, error) {
 	if !spliced {
 		s.config.Fionread |= uint32(bpf.SpliceSlOmitsSlOmitsSpliced)
 	}
-	if err := errors.Join(s.configure(), s.trace(s.objs.SlIoctl)); err != nil {
+	if err := errors.Join(s.configure(), s.traceIoctl()); err != nil {
 		return "", err
 	}
 	detail += " on this kernel; backends that ask are watched for, which slows down system calls"

@@ -228,6 +228,17 @@ func (s *Splicer) attach(cgroup string) error {
 	return nil
 }
 
+// traceIoctl watches ioctl(2). Through tracefs that is cheaper for all other
+// system calls, but not everywhere is it mounted.
+func (s *Splicer) traceIoctl() error {
+	l, err := link.Tracepoint("syscalls", "sys_enter_ioctl", s.objs.SlIoctl, nil)
+	if err != nil {
+		return s.trace(s.objs.SlSysEnter)
+	}
+	s.links = append(s.links, l)
+	return nil
+}
+
 func (s *Splicer) trace(prog *ebpf.Program) error {
 	l, err := link.AttachTracing(link.TracingOptions{Program: prog, AttachType: ebpf.AttachTraceRawTp})
 	if err != nil {
