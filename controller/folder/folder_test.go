@@ -14,7 +14,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
-	"golang.org/x/sys/unix"
 
 	"github.com/sluice-gateway/sluice/controller/translate"
 )
@@ -232,88 +231,6 @@ func TestLinksAreFollowedWhereverTheyLead(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.untilServices("four", "two")
-}
-
-func TestAFileThatTurnsBadKeepsWhatItHeld(t *testing.T) {
-	bad := []struct {
-		name, want string
-		spoil      func(path string) error
-	}{
-		{"not YAML", "not YAML", func(p string) error { return os.WriteFile(p, []byte("a: [1,\nb"), 0o600) }},
-		{"cut in the middle", "a.yaml", func(p string) error {
-			return os.WriteFile(p, []byte(service("one")[:58]), 0o600)
-		}},
-		{"NUL bytes", "a.yaml", func(p string) error { return os.WriteFile(p, make([]byte, 100), 0o600) }},
-		{"not UTF-8", "a.yaml", func(p string) error { return os.WriteFile(p, []byte("kind: \xff\xfe"), 0o600) }},
-		{"an unknown field", "a.yaml", func(p string) error {
-			return os.WriteFile(p, []byte(strings.Replace(service("one"), "ports", "prots", 1)), 0o600)
-		}},
-		{"empty", "the file is empty; delete it to remove its objects", func(p string) error { return os.WriteFile(p, nil, 0o600) }},
-		{"only white space", "the file is empty", func(p string) error { return os.WriteFile(p, []byte("\n \n"), 0o600) }},
-		{"too large", "more than the 16 MiB that a file may have", func(p string) error { return os.Truncate(p, maxFile+1) }},
-		{"a dangling link", "no such file or directory", func(p string) error {
-			return os.Symlink("nowhere", p+".new")
-		}},
-		{"a named pipe", "not a regular file", func(p string) error { return unix.Mkfifo(p+".new", 0o600) }},
-		{"a link to a folder", "not a regular file", func(p string) error { return os.Symlink(".", p+".new") }},
-		{"a read error", "input/output error", func(p string) error { return os.Symlink("/proc/self/mem", p+".new") }},
-		{"unreadable", "permission denied", func(p string) error { return os.Chmod(p, 0) }},
-	}
-	for _, c := range bad {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			if c.name == "unreadable" && os.Geteuid() == 0 {
-				t.Skip("root reads everything")
-			}
-			dir := t.TempDir()
-			path := filepath.Join(dir, "a.yaml")
-			write(t, dir, "a.yaml", service("one"))
-			write(t, dir, "b.yaml", service("two"))
-			r := watch(t, dir)
-			r.untilServices("one", "two")
-			if err := c.spoil(path); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := os.Lstat(path + ".new"); err == nil {
-				if err := os.Rename(path+".new", path); err != nil {
-					t.Fatal(err)
-				}
-			}
-			r.untilProblem(c.want, "one", "two")
-
-			write(t, dir, "b.yaml", service("three")) // other files go on
-			r.untilProblem(c.want, "one", "three")
-
-			if err := os.Remove(path); err != nil {
-				t.Fatal(err)
-			}
-			r.untilServices("three")
-
-			write(t, dir, "a.yaml", service("four"))
-			r.untilServices("four", "three")
-		})
-	}
-}
-
-func TestWhatIsGoodInABadFileCounts(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	write(t, dir, "a.yaml", service("one", "two"))
-	r := watch(t, dir)
-	r.untilServices("one", "two")
-	write(t, dir, "a.yaml", service("one", "three")+"---\nkind: [\n")
-	r.untilProblem("a.yaml", "one", "three", "two")
-	write(t, dir, "a.yaml", service("one", "three"))
-	r.untilServices("one", "three")
-}
-
-func TestAnObjectInTwoFilesIsReported(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	write(t, dir, "a.yaml", service("one"))
-	write(t, dir, "b.yaml", service("one", "two"))
-	r := watch(t, dir)
-	r.untilProblem("Service default/one is already defined", "one", "two")
 }
 
 // A file that is written in many pieces is not read in between: no state is

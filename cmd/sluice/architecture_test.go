@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/parser"
+	"go/token"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/sluice-gateway/sluice"
+
+// mayImport says which packages of the module a package may import; "*" is all
+// of them. A package that is not here may import none.
+var mayImport = map[string]struct {
+	packages []string
+	reason   string
+}{
+	"agent/splice":         {[]string{"bpf"}, "it is the only one that knows the kernel half"},
+	"terminator":           {[]string{"agent/config", "terminator/balance", "terminator/httproute", "terminator/relay"}, "it serves a snapshot and sees neither BPF nor Kubernetes; Server.Dial is the seam"},
+	"terminator/httproute": {[]string{"agent/config", "terminator/balance"}, "it serves the HTTP rules of a snapshot"},
+	"terminator/balance":   {[]string{"agent/config"}, "it chooses among the endpoints of a snapshot"},
+	"agent":                {[]string{"agent/config", "agent/splice", "terminator"}, "it runs a node and does not know where snapshots come from"},
+	"controller/translate": {[]string{"agent/config", "controller/translate/keypair"}, "resources to snapshot is a pure function"},
+	"controller/manifest":  {[]string{"controller/translate"}, "it reads resources and does not judge them"},
+	"controller/folder":    {[]string{"controller/manifest", "controller/translate"}, "it is a source of resources, nothing else"},
+	"cmd/sluice":           {[]string{"*"}, "only the command knows both agent and controller"},
+	"bench":                {[]string{"agent/config", "agent/netns", "agent/splice", "bench/keyed", "terminator"}, "it measures the data path"},
+}
+
+// mayNotImport are packages of others that only some may know.
+var mayNotImport = []struct {
+	imported string // and everything below
+	except   func(pkg string) bool
+	reason   string
+}{
+	{"github.com/cilium/ebpf", in("bpf", "agent/splice"), "the rest of the program goes through splice.Splicer"},
+	{"k8s.io", in("controller", "cmd"), "a node serves a snapshot, whoever made it"},
+	{"sigs.k8s.io", in("controller", "cmd"), "a node serves a snapshot, whoever made it"},
+	{"os", not("controller/translate"), "the translator does no I/O"},
+	{"net", not("controller/translate"), "the translator does no I/O"},
+	{"log/slog", not("controller/translate"), "the translator says everything in statuses"},
+	{"testing", in(), "test code stays out of the program"},
+	{"C", in(), "the binary is static"},
+}
+
+// in tells whether a package is one of some, or below.
+func in(packages ...string) func(string) bool {
+	return func(pkg string) bool {
+		return slices.ContainsFunc(packages, func(p string) bool { return pkg == p || strings.HasPrefix(pkg, p+"/") })
+	}
+}
+
+func not(packages ...string) func(string) bool {
+	return func(pkg string) bool { return !in(packages...)(pkg) }
+}
+
+type goPackage struct {
+	ImportPath, Dir, Doc               string
+	GoFiles, TestGoFiles, XTestGoFiles []string
+	Imports                            []string
+}
+
+func packages(t *testing.T) []goPackage {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,Doc,GoFiles,TestGoFiles,XTestGoFiles,Imports", "./...")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []goPackage
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p goPackage
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+// name is the path of a package inside of the module.
+func (p goPackage) name() string { return strings.TrimPrefix(p.ImportPath, module+"/") }
+
+func TestImportsGoTheWayOfTheArchitecture(t *testing.T) {
+	for _, p := range packages(t) {
+		allowed := mayImport[p.name()]
+		for _, imported := range p.Imports {
+			if ours, ok := strings.CutPrefix(imported, module+"/"); ok {
+				if !slices.Contains(allowed.packages, "*") && !slices.Contains(allowed.packages, ours) {
+					t.Errorf("%s imports %s, and may import %q: %s", p.name(), ours, allowed.packages, allowed.reason)
+				}
+				continue
+			}
+			for _, rule := range mayNotImport {
+				// Single packages of the standard library stand for themselves.
+				hit := imported == rule.imported || strings.Contains(rule.imported, ".") && strings.HasPrefix(imported, rule.imported+"/")
+				if hit && !rule.except(p.name()) {
+					t.Errorf("%s imports %s: %s", p.name(), imported, rule.reason)
+				}
+			}
+		}
+	}
+}
+
+func TestEveryPackageSaysWhatItIsFor(t *testing.T) {
+	for _, p := range packages(t) {
+		var with []string
+		for _, f := range p.GoFiles {
+			parsed, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, f), nil, parser.PackageClauseOnly|parser.ParseComments)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if parsed.Doc != nil {
+				with = append(with, f)
+			}
+		}
+		if len(p.GoFiles) > 0 && len(with) != 1 {
+			t.Errorf("%s: package comments in %q, want one", p.name(), with)
+		}
+		if strings.Contains(p.Doc, "SPDX") {
+			t.Errorf("%s: the licence became the package comment", p.name())
+		}
+	}
+}
+
+func TestFilesAreShortAndLicensed(t *testing.T) {
+	const most = 400
+	for _, p := range packages(t) {
+		for _, f := range slices.Concat(p.GoFiles, p.TestGoFiles, p.XTestGoFiles) {
+			path := filepath.Join(p.Dir, f)
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			where := fmt.Sprintf("%s/%s", p.name(), f)
+			if bytes.HasPrefix(text, []byte("// Code generated ")) {
+				continue
+			}
+			if n := bytes.Count(text, []byte("\n")); n > most {
+				t.Errorf("%s has %d lines, more than %d: split it by concept", where, n, most)
+			}
+			if !bytes.HasPrefix(text, []byte("// SPDX-License-Identifier: ")) {
+				t.Errorf("%s does not begin with its licence", where)
+			}
+		}
+	}
+}
