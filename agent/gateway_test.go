@@ -230,7 +230,7 @@ var errTruncated = errors.New("FIN without close_notify")
 
 func (s strict) Read(p []byte) (int, error) {
 	n, err := s.TCPConn.Read(p)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = errTruncated
 	}
 	return n, err

@@ -131,7 +131,7 @@ func TestEveryPackageSaysWhatItIsFor(t *testing.T) {
 			t.Errorf("%s: package comments in %q, want one", p.name(), with)
 		}
 		if strings.Contains(p.Doc, "SPDX") {
-			t.Errorf("%s: the licence became the package comment", p.name())
+			t.Errorf("%s: the license became the package comment", p.name())
 		}
 	}
 }
@@ -153,7 +153,7 @@ func TestFilesAreShortAndLicensed(t *testing.T) {
 				t.Errorf("%s has %d lines, more than %d: split it by concept", where, n, most)
 			}
 			if !bytes.HasPrefix(text, []byte("// SPDX-License-Identifier: ")) {
-				t.Errorf("%s does not begin with its licence", where)
+				t.Errorf("%s does not begin with its license", where)
 			}
 		}
 	}

@@ -108,7 +108,7 @@ func (s *streams) stream(what string, c io.ReadWriter, sendKey, receiveKey uint6
 			continue
 		}
 		// A reset is told once: to the reader or to the writer (tcp(7), SO_ERROR).
-		if err == io.EOF && !errors.Is(<-sent, syscall.ECONNRESET) {
+		if errors.Is(err, io.EOF) && !errors.Is(<-sent, syscall.ECONNRESET) {
 			s.failures <- fmt.Errorf("%s: the stream looks finished after %d bytes", what, check.N)
 		}
 		return

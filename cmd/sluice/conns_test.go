@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"io"
+	"os/exec"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestConnsShowsWhoTalksToWhom(t *testing.T) {
+	backend := serveTCP(t, echo)
+	g := launch(t, backend, nil, "-splice", "off")
+	c, err := g.connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write(make([]byte, 5000)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, 5000)); err != nil {
+		t.Fatal(err)
+	}
+	row := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(c.LocalAddr().String()) + ` +` + serverName + ` +TLSRoute/default/test +` +
+		regexp.QuoteMeta(backend.String()) + ` +4\.88Ki +4\.88Ki +\d+s +TLS 1\.3 +relay `)
+	out, err := exec.Command("sluice", "conns", "-admin", g.admin()).CombinedOutput()
+	if err != nil || !row.Match(out) {
+		t.Errorf("%v\n%s", err, out)
+	}
+
+	// Watching shows it again and again until it is interrupted.
+	watch := exec.Command("sluice", "conns", "-w", "-admin", g.admin())
+	shown, err := watch.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := watch.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var seen bytes.Buffer
+	for buf := make([]byte, 4096); len(row.FindAll(seen.Bytes(), -1)) < 2; {
+		n, err := shown.Read(buf)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, seen.Bytes())
+		}
+		seen.Write(buf[:n])
+	}
+	if err := watch.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := watch.Wait(); err != nil {
+		t.Errorf("conns -w: %v", err)
+	}
+}
+
+func TestSizesHaveThreeDigits(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0", 1023: "1023", 1024: "1Ki", 5000: "4.88Ki", 999 << 10: "999Ki", 1000 << 10: "0.977Mi", 1 << 30: "1Gi", 5 << 40: "5Ti",
+	} {
+		if got := size(n); strings.TrimSpace(got) != want {
+			t.Errorf("%d is %q, want %q", n, got, want)
+		}
+	}
+}
