@@ -93,6 +93,7 @@ func launch(t *testing.T, backend net.Addr, prefix []string, flags ...string) *g
 	t.Cleanup(func() {
 		_ = g.cmd.Process.Kill()
 		<-g.exited
+		_ = os.RemoveAll(g.pins()) // a killed gateway leaves them to the next one
 		if t.Failed() {
 			t.Logf("log of the gateway:\n%s", g.logged())
 		}
