@@ -3,7 +3,7 @@
 package terminator
 
 import (
-	"net"
+	"syscall"
 	"time"
 
 	"github.com/sluice-gateway/sluice/terminator/relay"
@@ -34,12 +34,13 @@ func (s *Server) watch(stop <-chan struct{}) {
 
 // idleFor returns for how long nothing has moved.
 func (c *connection) idleFor(now time.Time) time.Duration {
-	n := c.progress.Up.Load() + c.progress.Down.Load()
+	// A peer that takes what waits for it in the kernel moves bytes as well.
+	n := c.progress.Up.Load() + c.progress.Down.Load() + relay.Moved(c.client)
 	c.mu.Lock()
-	backend, kernel := c.backend, c.kernel
+	backend := c.backend
 	c.mu.Unlock()
-	if tcp, ok := backend.(*net.TCPConn); ok && kernel {
-		n += relay.Received(c.client) + relay.Received(tcp)
+	if sc, ok := backend.(syscall.Conn); ok {
+		n += relay.Moved(sc)
 	}
 	if n != c.seen {
 		c.seen, c.moved = n, now

@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -69,20 +70,31 @@ func (c *carrier) tcpEnd(err error) (End, error) {
 
 // Received returns how many payload bytes have come in on a connection.
 func Received(c *net.TCPConn) int64 {
+	info := tcpInfo(c)
+	n := int64(info.Bytes_received)
+	if info.State != unix.BPF_TCP_ESTABLISHED && n > 0 {
+		n-- // the FIN takes a place in the sequence
+	}
+	return n
+}
+
+// Moved returns a figure that grows with every byte that a connection receives
+// and with every byte that its peer acknowledges.
+func Moved(c syscall.Conn) int64 {
+	info := tcpInfo(c)
+	return int64(info.Bytes_received) + int64(info.Bytes_acked)
+}
+
+// tcpInfo asks the kernel about a connection. A closed one has zeroes.
+func tcpInfo(c syscall.Conn) (info unix.TCPInfo) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return 0
+		return info
 	}
-	var n int64
 	_ = raw.Control(func(fd uintptr) {
-		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		if err != nil {
-			return
-		}
-		n = int64(info.Bytes_received)
-		if info.State != unix.BPF_TCP_ESTABLISHED && n > 0 {
-			n-- // the FIN takes a place in the sequence
+		if i, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			info = *i
 		}
 	})
-	return n
+	return info
 }
