@@ -77,6 +77,8 @@ type connection struct {
 	forced   relay.End
 	finished bool
 
+	httpReset atomic.Bool // the client reset, as package http saw it
+
 	// Of the idle watch alone.
 	moved time.Time
 	seen  int64

@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
+	"syscall"
 
 	"github.com/sluice-gateway/sluice/terminator/balance"
 	"github.com/sluice-gateway/sluice/terminator/httproute"
@@ -64,14 +66,11 @@ func (s *Server) serveHTTP(c *connection) {
 		c.reset(endLimit)
 		return
 	}
-	// HTTP frames its messages itself: a FIN is no claim of completeness.
-	_ = c.client.SetLinger(-1)
 	s.handOver(c, &httpConn{c.client, c})
 }
 
 // serveHTTPS hands an established TLS connection to package http.
 func (s *Server) serveHTTPS(c *connection, leg *clientLeg, conn *tls.Conn) {
-	_ = c.client.SetLinger(-1)
 	leg.http = true
 	s.handOver(c, conn)
 }
@@ -149,21 +148,44 @@ type httpConn struct {
 
 func (h *httpConn) Read(p []byte) (int, error) {
 	n, err := h.Conn.Read(p)
-	h.c.progress.Up.Add(int64(n))
-	return n, err
+	return h.c.httpMoved(&h.c.progress.Up, n, err)
 }
 
 func (h *httpConn) Write(p []byte) (int, error) {
 	n, err := h.Conn.Write(p)
-	h.c.progress.Down.Add(int64(n))
-	return n, err
+	return h.c.httpMoved(&h.c.progress.Down, n, err)
 }
 
 func (h *httpConn) CloseWrite() error { return h.c.client.CloseWrite() }
 
 func (h *httpConn) Close() error {
-	err := h.Conn.Close()
-	h.c.finish(relay.Done, nil)
+	return h.c.closeHTTP(h.Conn)
+}
+
+// httpMoved counts bytes and remembers that the client reset.
+func (c *connection) httpMoved(counter *atomic.Int64, n int, err error) (int, error) {
+	counter.Add(int64(n))
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		c.httpReset.Store(true)
+	}
+	return n, err
+}
+
+// closeHTTP closes a connection for package http, which has ended it in order
+// unless it was aborted before: a response may end with its connection, so a
+// killed process must reset it.
+func (c *connection) closeHTTP(conn net.Conn) error {
+	c.mu.Lock()
+	if c.forced == "" {
+		_ = c.client.SetLinger(-1)
+	}
+	c.mu.Unlock()
+	err := conn.Close()
+	end := relay.Done
+	if c.httpReset.Load() {
+		end = relay.ClientReset
+	}
+	c.finish(end, nil)
 	return err
 }
 
@@ -172,7 +194,7 @@ func (h *httpConn) Close() error {
 func (l *clientLeg) Read(p []byte) (int, error) {
 	n, err := l.Wire.Read(p)
 	if l.http {
-		l.c.progress.Up.Add(int64(n))
+		return l.c.httpMoved(&l.c.progress.Up, n, err)
 	}
 	return n, err
 }
@@ -180,17 +202,16 @@ func (l *clientLeg) Read(p []byte) (int, error) {
 func (l *clientLeg) Write(p []byte) (int, error) {
 	n, err := l.Wire.Write(p)
 	if l.http {
-		l.c.progress.Down.Add(int64(n))
+		return l.c.httpMoved(&l.c.progress.Down, n, err)
 	}
 	return n, err
 }
 
 func (l *clientLeg) Close() error {
-	err := l.Wire.Close()
 	if l.http {
-		l.c.finish(relay.Done, nil)
+		return l.c.closeHTTP(l.Wire)
 	}
-	return err
+	return l.Wire.Close()
 }
 
 // chanListener gives package http the connections that were accepted for it.
