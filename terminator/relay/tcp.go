@@ -85,6 +85,16 @@ func Moved(c syscall.Conn) int64 {
 	return int64(info.Bytes_received) + int64(info.Bytes_acked)
 }
 
+// outQueue returns how many bytes the peer has not acknowledged.
+func outQueue(c syscall.Conn) (n int) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+	return n
+}
+
 // tcpInfo asks the kernel about a connection. A closed one has zeroes.
 func tcpInfo(c syscall.Conn) (info unix.TCPInfo) {
 	raw, err := c.SyscallConn()
