@@ -28,6 +28,14 @@ type state struct {
 	idle         time.Duration // the shortest idle timeout
 }
 
+// at returns what a connection to a local address meets, nil for nothing.
+func (st *state) at(local netip.AddrPort) *port {
+	if p := st.ports[socketKey{local.Addr(), local.Port()}]; p != nil {
+		return p
+	}
+	return st.ports[socketKey{port: local.Port()}]
+}
+
 // port is what one socket serves: one TCP listener, or listeners of HTTP or of
 // TLS (HTTPS counts as TLS) by host name.
 type port struct {

@@ -90,14 +90,18 @@ func (s *Server) httpListener(r *http.Request, host string) httproute.Listener {
 	if !ok {
 		return httproute.Listener{}
 	}
-	l, _ := c.socket.state.Load().byName.find(host)
+	st := s.snapshot.Load()
+	var l *listener
+	if p := st.at(c.info.Local); p != nil && p.tls == (r.TLS != nil) {
+		l, _ = p.byName.find(host)
+	}
 	if r.TLS == nil {
 		if l == nil {
 			return httproute.Listener{}
 		}
 		return httproute.Listener{Hosts: l.config.HTTP, Port: l.config.Port}
 	}
-	mine := s.snapshot.Load().listeners[c.listener.config.Name]
+	mine := st.listeners[c.listener.config.Name]
 	if mine == nil {
 		return httproute.Listener{}
 	}
