@@ -29,6 +29,7 @@ func TCP(client, backend *net.TCPConn, p *Progress) (End, error) {
 	n, err := down.copy()
 	p.Down.Add(n)
 	p.Ended.Add(1)
+	c.downEnded.Store(err == nil)
 	c.end(c.tcpEnd(err))
 	wg.Wait()
 	return c.finish()

@@ -9,6 +9,10 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxPlaintext is the largest content of a TLS record.
@@ -37,6 +41,33 @@ type carrier struct {
 	// clientFIN and backendFIN are set before the write side of the leg is closed:
 	// from then on its socket may be closed in order when it reads EOF.
 	clientFIN, backendFIN atomic.Bool
+	// downEnded is set when the backend's end was passed on in order.
+	downEnded atomic.Bool
+}
+
+// settle waits until the client has the whole of a stream that ended in order:
+// a reset would take from it what the kernel still holds. What the client sends
+// has no receiver any more; it is dropped, lest the client wait for us before
+// it reads. Closing the leg from outside (Abort) ends it as well.
+func settle(client Leg) {
+	sc, ok := client.(syscall.Conn)
+	if !ok {
+		return
+	}
+	var in socket
+	in.init(client)
+	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		if i := tcpInfo(sc); i.State == 0 || i.State == unix.BPF_TCP_CLOSE || outQueue(sc) == 0 {
+			return
+		}
+		_ = in.raw.Control(func(fd uintptr) {
+			for in.try(fd) && in.err == nil {
+				buffers.Put(in.buf)
+			}
+			in.err = nil
+		})
+		time.Sleep(pause)
+	}
 }
 
 // end takes the outcome of one direction. The first failure resets both legs,
@@ -48,6 +79,9 @@ func (c *carrier) end(how End, err error) {
 	c.once.Do(func() {
 		c.how, c.err = how, err
 		Abort(c.backend)
+		if how == BackendReset && c.downEnded.Load() {
+			settle(c.client)
+		}
 		Abort(c.client)
 	})
 }
@@ -114,6 +148,7 @@ func (c *carrier) tlsDown(client *tls.Conn, w *Wire, p *Progress) (End, error) {
 			if err := c.endClient(client, w); err != nil {
 				return ClientReset, err
 			}
+			c.downEnded.Store(true)
 			p.Ended.Add(1)
 			return Done, nil
 		case errors.Is(err, io.EOF):
