@@ -30,6 +30,11 @@ func (k socketKey) String() string {
 	return netip.AddrPortFrom(k.addr, k.port).String()
 }
 
+// overlaps tells whether two sockets can only listen both by SO_REUSEPORT.
+func (k socketKey) overlaps(o socketKey) bool {
+	return k.port == o.port && k.addr.IsValid() != o.addr.IsValid()
+}
+
 // socket is one listening socket. Connections see the state that was stored
 // when they were accepted.
 type socket struct {
@@ -46,7 +51,7 @@ type socket struct {
 func (s *Server) listen(k *socket) {
 	shared := false
 	for other := range s.sockets {
-		shared = shared || (other.port == k.key.port && s.sockets[other].ln != nil)
+		shared = shared || (other.overlaps(k.key) && s.sockets[other].ln != nil)
 	}
 	lc := net.ListenConfig{KeepAlive: -1, Control: func(network, address string, c syscall.RawConn) error {
 		return errors.Join(lingerControl(network, address, c), s.listenControl(c))
