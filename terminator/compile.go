@@ -117,7 +117,23 @@ func (s *Server) compile(snap *config.Snapshot, old *state) *state {
 	for _, l := range snap.Listeners {
 		s.compileListener(st, l, routes, problems)
 	}
+	st.spread()
 	return st
+}
+
+// spread brings the listeners for all addresses to the sockets of single ones,
+// which would hide them there. Where they cannot be told apart by host name
+// the single address wins.
+func (st *state) spread() {
+	for key, p := range st.ports {
+		all := st.ports[socketKey{port: key.port}]
+		if all == nil || all == p || p.tcp != nil || all.tcp != nil || p.tls != all.tls {
+			continue
+		}
+		for hostname, l := range all.byName.all() {
+			p.byName.add(hostname, l)
+		}
+	}
 }
 
 // parse reads the certificates that changed and returns the errors by name.

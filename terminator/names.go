@@ -3,6 +3,7 @@
 package terminator
 
 import (
+	"iter"
 	"net/netip"
 	"strings"
 )
@@ -33,6 +34,25 @@ func (n *names[T]) add(hostname string, v T) {
 		n.every = &v
 	case hostname != "" && !taken:
 		m[key] = v
+	}
+}
+
+// all yields the host names with their values.
+func (n *names[T]) all() iter.Seq2[string, T] {
+	return func(yield func(string, T) bool) {
+		for hostname, v := range n.exact {
+			if !yield(hostname, v) {
+				return
+			}
+		}
+		for suffix, v := range n.wild {
+			if !yield("*"+suffix, v) {
+				return
+			}
+		}
+		if n.every != nil {
+			yield("", *n.every)
+		}
 	}
 }
 
