@@ -67,9 +67,10 @@ func (b *Backend) Pick(now time.Time, tried []*Endpoint) *Endpoint {
 	case 0:
 		best = leastRecentlyFailed(all, tried)
 	case len(all):
-		best = less(all[rand.IntN(well)], all[rand.IntN(well)])
+		i, j := two(well)
+		best = less(all[i], all[j])
 	default:
-		i, j := rand.IntN(well), rand.IntN(well)
+		i, j := two(well)
 		var first, second *Endpoint
 		n := 0
 		for _, e := range all {
@@ -84,12 +85,23 @@ func (b *Backend) Pick(now time.Time, tried []*Endpoint) *Endpoint {
 			}
 			n++
 		}
-		best = less(first, second)
+		if best = less(first, second); best == nil { // both failed just now
+			best = leastRecentlyFailed(all, tried)
+		}
 	}
 	if best != nil {
 		best.active.Add(1)
 	}
 	return best
+}
+
+// two returns two of n indexes, different ones when there are.
+func two(n int) (i, j int) {
+	i = rand.IntN(n)
+	if j = i; n > 1 {
+		j = (i + 1 + rand.IntN(n-1)) % n
+	}
+	return i, j
 }
 
 // less returns the endpoint with fewer connections. Either may be nil, when it
