@@ -4,6 +4,7 @@ package terminator
 
 import (
 	"cmp"
+	"context"
 	"net"
 	"net/netip"
 	"slices"
@@ -76,6 +77,7 @@ type connection struct {
 	kernel   bool // the backend leg is fed by splice(2)
 	forced   relay.End
 	finished bool
+	cancel   context.CancelFunc // of HTTP requests, or nil
 
 	httpReset atomic.Bool // the client reset, as package http saw it
 
@@ -151,6 +153,9 @@ func (c *connection) abort(why relay.End) {
 		return
 	}
 	c.forced = why
+	if c.cancel != nil {
+		c.cancel()
+	}
 	relay.Abort(c.client)
 	if c.backend != nil {
 		relay.Abort(c.backend)
@@ -166,6 +171,9 @@ func (c *connection) finish(end relay.End, err error) {
 		return
 	}
 	c.finished = true
+	if c.cancel != nil {
+		c.cancel()
+	}
 	if c.forced != "" {
 		end, err = c.forced, nil
 	}

@@ -49,13 +49,27 @@ func (s *Server) initHTTP() {
 			}
 			switch c := c.(type) {
 			case *clientLeg:
-				return context.WithValue(ctx, connectionKey{}, c.c)
+				return c.c.httpContext(ctx)
 			case *httpConn:
-				return context.WithValue(ctx, connectionKey{}, c.c)
+				return c.c.httpContext(ctx)
 			}
 			return ctx
 		},
 	}
+}
+
+// httpContext is the context of a connection's requests. It ends with an
+// abort: package http notices a closed client only where it reads, and a
+// backend that neither reads nor answers would keep it from that for good.
+func (c *connection) httpContext(parent context.Context) context.Context {
+	ctx, cancel := context.WithCancel(context.WithValue(parent, connectionKey{}, c))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cancel = cancel
+	if c.forced != "" || c.finished {
+		cancel()
+	}
+	return ctx
 }
 
 // serveHTTP hands a connection of an HTTP listener to package http. A request
