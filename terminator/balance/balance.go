@@ -5,6 +5,8 @@
 package balance
 
 import (
+	"cmp"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -45,6 +47,9 @@ func (e *Endpoint) Active() int64 { return e.active.Load() }
 type Backend struct {
 	Name      string
 	endpoints atomic.Pointer[[]*Endpoint]
+	// gone are endpoints that left with connections. One that comes back, after
+	// a failed readiness probe for instance, still has them. Set.mu guards it.
+	gone map[string]*Endpoint
 }
 
 // Endpoints returns the present endpoints. The caller must not change them.
@@ -166,15 +171,20 @@ func (b *Backend) update(addresses []string) (shrunk bool) {
 	}
 	list := make([]*Endpoint, 0, len(addresses))
 	for _, a := range addresses {
-		e := have[a]
+		e := cmp.Or(have[a], b.gone[a])
 		if e == nil {
 			e = &Endpoint{Address: a}
 		}
 		list = append(list, e)
 		delete(have, a)
+		delete(b.gone, a)
 	}
 	b.endpoints.Store(&list)
-	return len(have) > 0
+	shrunk = len(have) > 0
+	maps.Copy(have, b.gone)
+	maps.DeleteFunc(have, func(_ string, e *Endpoint) bool { return e.Active() == 0 })
+	b.gone = have
+	return shrunk
 }
 
 // Ref is one share of a route. Backend is nil for a reference that does not
