@@ -4,6 +4,7 @@ package terminator
 
 import (
 	"cmp"
+	"container/list"
 	"context"
 	"net"
 	"net/netip"
@@ -57,6 +58,7 @@ const (
 	endHandshake        relay.End = "handshake_failed"
 	endHandshakeTimeout relay.End = "handshake_timeout"
 	endNotServed        relay.End = "not_served"
+	endEvicted          relay.End = "handshake_evicted"
 )
 
 // connection is the life of one accepted connection.
@@ -86,6 +88,8 @@ type connection struct {
 	seen  int64
 
 	countedUp, countedDown int64 // bytes in the totals; guarded by Metrics.mu
+
+	young *list.Element // while in a handshake, under the mutex of the registry
 }
 
 // registry holds the open connections.
@@ -94,6 +98,8 @@ type registry struct {
 	mu   sync.Mutex
 	live map[uint64]*connection
 	wait []chan struct{}
+	// young are the connections in a TLS handshake, oldest first.
+	young list.List
 }
 
 // open begins a connection.
@@ -103,6 +109,9 @@ func (s *Server) open(k *socket, tcp *net.TCPConn) *connection {
 	c.info = Connection{ID: s.conns.next.Add(1), Start: now, Client: addrPort(tcp.RemoteAddr()), Local: addrPort(tcp.LocalAddr())}
 	s.conns.mu.Lock()
 	s.conns.live[c.info.ID] = c
+	if c.port.tls {
+		c.young = s.conns.young.PushBack(c)
+	}
 	s.conns.mu.Unlock()
 	return c
 }
@@ -184,7 +193,7 @@ func (c *connection) finish(end relay.End, err error) {
 	}
 	c.s.Metrics.ended(c, &info, end)
 	c.log(&info, end, err)
-	c.s.conns.remove(info.ID)
+	c.s.conns.remove(c)
 	<-c.s.slots
 }
 
@@ -247,10 +256,40 @@ func (r *registry) undecided() bool {
 	})
 }
 
-func (r *registry) remove(id uint64) {
+// grown tells that a connection's handshake is over.
+func (r *registry) grown(c *connection) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.live, id)
+	r.forgetYoung(c)
+}
+
+func (r *registry) forgetYoung(c *connection) {
+	if c.young != nil {
+		r.young.Remove(c.young)
+		c.young = nil
+	}
+}
+
+// evict resets the connection that is in its handshake for longest, if there
+// is one: clients that only connect must not keep others out.
+func (r *registry) evict() {
+	r.mu.Lock()
+	front := r.young.Front()
+	if front == nil {
+		r.mu.Unlock()
+		return
+	}
+	c := front.Value.(*connection)
+	r.forgetYoung(c)
+	r.mu.Unlock()
+	c.abort(endEvicted)
+}
+
+func (r *registry) remove(c *connection) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forgetYoung(c)
+	delete(r.live, c.info.ID)
 	if len(r.live) == 0 {
 		for _, w := range r.wait {
 			close(w)

@@ -140,6 +140,7 @@ func (s *Server) handshake(c *connection) {
 		leg.OnWait()
 	}
 	c.handshook = time.Since(c.info.Start)
+	s.conns.grown(c)
 	v := &leg.verdict
 	switch {
 	case v.given && v.end != "" && v.alert != 0:

@@ -162,6 +162,9 @@ func (s *Server) accept(k *socket) {
 			continue
 		}
 		pause = 0
+		if len(s.slots) == cap(s.slots) {
+			s.conns.evict()
+		}
 		select {
 		case s.slots <- struct{}{}:
 			c := s.open(k, tcp)
