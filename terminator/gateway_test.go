@@ -300,7 +300,7 @@ var errFIN = errors.New("FIN without close_notify")
 
 func (s strictConn) Read(p []byte) (int, error) {
 	n, err := s.TCPConn.Read(p)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = errFIN
 	}
 	return n, err

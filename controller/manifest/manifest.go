@@ -223,7 +223,13 @@ type document struct {
 // split finds the documents of a stream of YAML, or of JSON values one after
 // the other.
 func split(data []byte) ([]document, error) {
+	if bytes.HasPrefix(data, []byte("\xFF\xFE")) || bytes.HasPrefix(data, []byte("\xFE\xFF")) {
+		return nil, errors.New("the file is UTF-16; save it as UTF-8")
+	}
 	data = bytes.TrimPrefix(data, []byte("\xEF\xBB\xBF"))
+	// YAML takes a bare CR for a line end too (YAML 1.2, 5.4).
+	data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
+	data = bytes.ReplaceAll(data, []byte("\r"), []byte("\n"))
 	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
 		if docs, ok := splitJSON(data); ok {
 			return docs, nil

@@ -233,6 +233,7 @@ func TestDecodeReadsTheSameWithWindowsLineEndsAndByteOrderMark(t *testing.T) {
 		"apiVersion: v1\nkind: Service\nmetadata: {name: b}\nspec: {ports: [{port: 80}]}\n"
 	for name, data := range map[string]string{
 		"CR LF":           strings.ReplaceAll(text, "\n", "\r\n"),
+		"CR":              strings.ReplaceAll(text, "\n", "\r"),
 		"byte order mark": "\xEF\xBB\xBF" + text,
 		"no end of line":  strings.TrimSuffix(text, "\n"),
 	} {
@@ -240,6 +241,16 @@ func TestDecodeReadsTheSameWithWindowsLineEndsAndByteOrderMark(t *testing.T) {
 		if err != nil || len(r.Services) != 2 {
 			t.Errorf("%s: %d services, %v", name, len(r.Services), err)
 		}
+	}
+}
+
+func TestDecodeRefusesUTF16(t *testing.T) {
+	r, err := manifest.Decode("a.yaml", []byte("\xFF\xFEk\x00i\x00n\x00d\x00"))
+	if err == nil || !strings.Contains(err.Error(), "save it as UTF-8") {
+		t.Errorf("error %v", err)
+	}
+	if len(r.Sources) != 0 {
+		t.Errorf("%d objects", len(r.Sources))
 	}
 }
 
