@@ -10,7 +10,9 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/sluice-gateway/sluice/agent/config"
@@ -99,6 +101,27 @@ func (a *Agent) Status() Status {
 	}
 	s.Certificates = append(s.Certificates, c.certificates...)
 	return s
+}
+
+// Draining tells whether the agent has begun to end.
+func (a *Agent) Draining() bool { return a.ending.Load() }
+
+// Problems lists what is wrong with what the node serves and shows in no
+// object's status: certificates that have expired, endpoints without address.
+func (a *Agent) Problems(now time.Time) []string {
+	var out []string
+	if c := a.current.Load(); c != nil {
+		for _, c := range c.certificates {
+			if now.After(c.NotAfter) && !c.NotAfter.IsZero() {
+				out = append(out, fmt.Sprintf("certificate %s expired %s; replace it", c.Name, c.NotAfter.Format(time.RFC3339)))
+			}
+		}
+	}
+	unresolved := a.resolver.unresolved()
+	for _, name := range slices.Sorted(maps.Keys(unresolved)) {
+		out = append(out, fmt.Sprintf("endpoint %s does not resolve: %s", name, unresolved[name]))
+	}
+	return out
 }
 
 // describe tells about the certificates of a snapshot, which has none that do

@@ -47,7 +47,7 @@ func printStatus(w io.Writer, v *statusView, now time.Time) {
 		}
 	}
 	printList(t, "WARNINGS", v.warnings())
-	printList(t, "PROBLEMS", v.wrong(now))
+	printList(t, "PROBLEMS", v.Resources.Problems)
 }
 
 func printSplice(w io.Writer, s *agent.SpliceStatus) {

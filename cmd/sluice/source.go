@@ -34,7 +34,8 @@ type source struct {
 	snapshot  *config.Snapshot
 	hash      string
 	statuses  []translate.Status
-	problems  []string // of files and objects, as they were logged
+	problems  []string // of files, objects and the node, as they were logged
+	warnings  []string // of objects, as they were logged
 }
 
 // resourceStatus is the part of the status that speaks of files and objects.
@@ -61,7 +62,10 @@ func (s *source) report() (status any, problems int) {
 	if !s.read {
 		return nil, 0
 	}
-	s.refresh()
+	// What a gateway that ends no longer serves is no news of its objects.
+	if !s.agent.Draining() {
+		s.refresh()
+	}
 	return resourceStatus{s.files, s.statuses, s.problems}, len(s.problems)
 }
 
@@ -86,24 +90,35 @@ func (s *source) translate() (*config.Snapshot, []translate.Status) {
 	return translate.Translate(s.resources, o)
 }
 
-// tell logs the problems that are new and those that are gone.
+// tell logs the problems and warnings that are new, and the problems that are
+// gone.
 func (s *source) tell() {
-	var now []string
+	var problems, warnings []string
 	for _, f := range s.files {
-		now = append(now, f.String())
+		problems = append(problems, f.String())
 	}
 	for i := range s.statuses {
-		now = append(now, s.statuses[i].Problems()...)
+		o := &s.statuses[i]
+		problems = append(problems, o.Problems()...)
+		for _, w := range o.Warnings {
+			warnings = append(warnings, o.Key().String()+": "+w)
+		}
 	}
-	for _, p := range now {
+	problems = append(problems, s.agent.Problems(time.Now())...)
+	for _, p := range problems {
 		if !slices.Contains(s.problems, p) {
 			s.log.Warn("problem", "problem", p)
 		}
 	}
 	for _, p := range s.problems {
-		if !slices.Contains(now, p) {
+		if !slices.Contains(problems, p) {
 			s.log.Info("problem is gone", "problem", p)
 		}
 	}
-	s.problems = now
+	for _, w := range warnings {
+		if !slices.Contains(s.warnings, w) {
+			s.log.Warn("warning", "warning", w)
+		}
+	}
+	s.problems, s.warnings = problems, warnings
 }

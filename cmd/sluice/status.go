@@ -47,24 +47,10 @@ func status(e *env, flags *flag.FlagSet, args []string) error {
 	} else if err := printRaw(e.stdout, raw, *output); err != nil {
 		return err
 	}
-	if len(view.wrong(time.Now())) > 0 {
+	if len(view.Resources.Problems) > 0 {
 		return errWrong
 	}
 	return nil
-}
-
-// wrong lists what makes the exit status 1.
-func (v *statusView) wrong(now time.Time) []string {
-	wrong := v.Resources.Problems
-	for _, c := range v.Certificates {
-		if now.After(c.NotAfter) && !c.NotAfter.IsZero() {
-			wrong = append(wrong, fmt.Sprintf("certificate %s expired %s; replace it", c.Name, c.NotAfter.Format(time.RFC3339)))
-		}
-	}
-	for name, cause := range v.Unresolved {
-		wrong = append(wrong, fmt.Sprintf("endpoint %s does not resolve: %s", name, cause))
-	}
-	return wrong
 }
 
 // ask gets what the agent at the admin socket says about something.
