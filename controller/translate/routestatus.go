@@ -46,6 +46,11 @@ func (t *translator) routeStatuses() []Status {
 			}
 		}
 		warnings := slices.Clone(r.warnings)
+		for _, p := range r.parents {
+			if p.rejected.ok() {
+				warnings = append(warnings, p.notes...)
+			}
+		}
 		if orphan {
 			warnings = append(warnings, "the route has no parentRefs and carries nothing; add the Gateway to its parentRefs")
 		}
