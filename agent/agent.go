@@ -154,6 +154,7 @@ func (a *Agent) serve(wg *sync.WaitGroup, l net.Listener, h http.Handler) *http.
 	s := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       time.Minute, // a forgotten client must not keep a descriptor
 		WriteTimeout:      30 * time.Second,
 		MaxHeaderBytes:    8 << 10,
 		ErrorLog:          slog.NewLogLogger(a.opts.Log.Handler(), slog.LevelDebug),

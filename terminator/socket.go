@@ -5,6 +5,7 @@ package terminator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -64,6 +65,7 @@ func (s *Server) listen(k *socket) {
 		// which SO_REUSEPORT would hide from both.
 		var probe net.Listener
 		if probe, k.err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", k.key.String()); k.err != nil {
+			k.err = cured(k.err)
 			return
 		}
 		_ = probe.Close()
@@ -74,6 +76,19 @@ func (s *Server) listen(k *socket) {
 			s.start(k)
 		}
 	}
+}
+
+// cured adds what to do about an address that cannot be listened on.
+func cured(err error) error {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("%w; another process has the port: ss -ltnp names it", err)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w; ports below 1024 need CAP_NET_BIND_SERVICE or root", err)
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Errorf("%w; the node has no such address: correct spec.addresses or add it to a link", err)
+	}
+	return err
 }
 
 func (s *Server) listenControl(c syscall.RawConn) error {
