@@ -55,7 +55,8 @@ var errReset error = syscall.ECONNRESET
 
 // Progress counts the payload bytes of a connection while it runs.
 type Progress struct {
-	// Up is what was passed on from client to backend, Down the other way.
+	// Up is what came from the client, Down from the backend. They count before
+	// the bytes are passed on, so that whoever has got some finds them counted.
 	Up, Down atomic.Int64
 	// Ended counts the directions that ended in order.
 	Ended atomic.Int32

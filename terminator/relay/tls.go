@@ -114,11 +114,11 @@ func (c *carrier) tlsUp(client *tls.Conn, w *Wire, p *Progress) (End, error) {
 			n += m
 		}
 		if n > 0 {
+			p.Up.Add(int64(n))
 			if werr := out.write(b.b[:n]); werr != nil {
 				buffers.Put(b)
 				return BackendReset, werr
 			}
-			p.Up.Add(int64(n))
 		}
 		buffers.Put(b)
 		switch {
@@ -156,6 +156,7 @@ func (c *carrier) tlsDown(client *tls.Conn, w *Wire, p *Progress) (End, error) {
 		case err != nil:
 			return BackendReset, err
 		}
+		p.Down.Add(int64(n))
 		if n > maxPlaintext {
 			w.cork()
 			_, err = client.Write(b.b[:n])
@@ -167,7 +168,6 @@ func (c *carrier) tlsDown(client *tls.Conn, w *Wire, p *Progress) (End, error) {
 		if err != nil {
 			return ClientReset, err
 		}
-		p.Down.Add(int64(n))
 	}
 }
 
