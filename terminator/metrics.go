@@ -95,6 +95,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	if s == nil {
 		return
 	}
+	s.init() // waits for the one that stored it
 	for key, n := range m.total(s) {
 		ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.CounterValue, float64(n), key[0], key[1])
 	}
