@@ -7,7 +7,7 @@ set -eu
 case "${1:-}" in
 demo)     want="curl openssl redis-server redis-tools iproute2 util-linux bpftool jq" ;;
 test)     want="curl openssl gnutls-bin redis-server redis-tools iproute2 bpftool util-linux libcap2-bin" ;;
-generate) want="clang llvm" ;;
+generate) want="clang-14 llvm-14" ;;
 bench)    want="haproxy nginx libnginx-mod-stream iproute2" ;;
 *)        echo "usage: $0 demo|test|generate|bench" >&2; exit 2 ;;
 esac

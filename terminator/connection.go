@@ -30,7 +30,8 @@ type Connection struct {
 	ALPN        string `json:"alpn,omitempty"`
 	TLSVersion  string `json:"tlsVersion,omitempty"`
 	CipherSuite string `json:"cipherSuite,omitempty"`
-	// Route is empty for HTTP, where requests have routes.
+	// Route, Backend and Endpoint are of the last request with HTTP, where a
+	// connection carries many.
 	Route    string `json:"route,omitempty"`
 	Backend  string `json:"backend,omitempty"`
 	Endpoint string `json:"endpoint,omitempty"`

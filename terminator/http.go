@@ -35,6 +35,11 @@ func (s *Server) initHTTP() {
 				c.abort(relay.BackendReset)
 			}
 		},
+		Sent: func(r *http.Request, route, backend string, endpoint net.Addr) {
+			if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
+				c.set(func(i *Connection) { i.Route, i.Backend, i.Endpoint = route, backend, endpoint.String() })
+			}
+		},
 		Log: s.Log,
 	})
 	s.httpd = &http.Server{

@@ -198,3 +198,22 @@ func TestDrainAnswersRequestsInFlight(t *testing.T) {
 		})
 	}
 }
+
+func TestAnHTTPConnectionNamesWhatItsLastRequestWasSentTo(t *testing.T) {
+	plain, secure := freePort(t), freePort(t)
+	g, snap := webGateway(t, &Server{}, plain, secure)
+	c := browser(t, plain, secure, false)
+	for _, name := range []string{"a", "b"} {
+		get(t, c, "http://"+name+".example/")
+		found := false
+		for _, i := range g.s.Connections() {
+			for _, b := range snap.Backends {
+				e := fmt.Sprintf("%s:%d", b.Endpoints[0].Host, b.Endpoints[0].Port)
+				found = found || b.Name == "w"+name && i.Route == "HTTPRoute/w"+name && i.Backend == b.Name && i.Endpoint == e
+			}
+		}
+		if !found {
+			t.Errorf("%s: connections %+v", name, g.s.Connections())
+		}
+	}
+}

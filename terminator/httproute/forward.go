@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"net/netip"
 	"net/url"
@@ -74,6 +75,11 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, x *exchange) {
 		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
 
+	if h.Sent != nil {
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+			h.Sent(r, x.rule.Route, x.ref.Backend, info.Conn.RemoteAddr())
+		}})
+	}
 	out := r.WithContext(ctx)
 	out.Body = x.body
 	if up := r.Header.Get("Upgrade"); up != "" && !strings.EqualFold(up, "websocket") {

@@ -75,6 +75,10 @@ type Options struct {
 	// response to HTTP/1.0 that ends with the connection looks complete.
 	Abort func(r *http.Request)
 
+	// Sent, when set, is told of each request that has a connection to an
+	// endpoint of its backend.
+	Sent func(r *http.Request, route, backend string, endpoint net.Addr)
+
 	Log *slog.Logger
 }
 
