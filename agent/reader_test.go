@@ -24,7 +24,8 @@ func TestBackendsThatReadBySplice(t *testing.T) {
 		// pause is how long spliced bytes may gather before that.
 		pause time.Duration
 		// mayReset says that a reset is a right end, too: the backend turned to
-		// splice(2) when bytes were there that it will never see.
+		// splice(2) when bytes were there that it will never see. Until then it may
+		// have read others out of order: ARCHITECTURE.md, "What is not solved".
 		mayReset bool
 	}{
 		{"from the first byte on", 0, 0, false},

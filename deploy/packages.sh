@@ -6,7 +6,9 @@ set -eu
 
 case "${1:-}" in
 demo)     want="curl openssl redis-server redis-tools iproute2 util-linux bpftool jq" ;;
-test)     want="curl openssl gnutls-bin redis-server redis-tools iproute2 bpftool util-linux libcap2-bin" ;;
+# Clients, backends and peers that the tests meet; none of them is optional.
+test)     want="curl openssl gnutls-bin redis-server redis-tools iproute2 bpftool util-linux libcap2-bin
+	haproxy nginx libnginx-mod-stream python3" ;;
 generate) want="clang-14 llvm-14" ;;
 bench)    want="haproxy nginx libnginx-mod-stream iproute2" ;;
 *)        echo "usage: $0 demo|test|generate|bench" >&2; exit 2 ;;

@@ -51,6 +51,9 @@ func TestRealClientsConnect(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if _, err := exec.LookPath(tt.command[0]); err != nil {
+				if os.Getenv("SLUICE_REQUIRE_ROOT") != "" {
+					t.Fatalf("%s is not installed", tt.command[0])
+				}
 				t.Skipf("%s is not installed", tt.command[0])
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

@@ -20,6 +20,9 @@ func TestWithoutWhatTheSpliceNeedsTheGatewayRelays(t *testing.T) {
 	needRoot(t)
 	for _, tool := range []string{"setpriv", "unshare"} {
 		if _, err := exec.LookPath(tool); err != nil {
+			if os.Getenv("SLUICE_REQUIRE_ROOT") != "" {
+				t.Fatalf("needs %s (Debian: util-linux)", tool)
+			}
 			t.Skipf("needs %s (Debian: util-linux)", tool)
 		}
 	}

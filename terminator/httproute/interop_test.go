@@ -24,6 +24,9 @@ func program(t *testing.T, name string) string {
 	t.Helper()
 	file, err := exec.LookPath(name)
 	if err != nil {
+		if os.Getenv("SLUICE_REQUIRE_ROOT") != "" {
+			t.Fatalf("%s is not installed", name)
+		}
 		t.Skipf("%s is not installed", name)
 	}
 	return file
