@@ -112,11 +112,27 @@ type Backend struct {
 	Name string `json:"name"`
 	// Endpoints are the usable ones. None: connections are reset at once.
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
+	// Service, when set, says where each node finds the endpoints by itself;
+	// Endpoints is empty then.
+	Service *Service `json:"service,omitempty"`
 	// Protocol is the application protocol of an HTTP backend: "" for HTTP/1.1,
 	// "h2c" for HTTP/2 without TLS, "ws" for WebSocket (served as HTTP/1.1).
 	Protocol string `json:"protocol,omitempty"`
 	// Splice says whether connections to this backend may be spliced.
 	Splice SpliceMode `json:"splice,omitempty"`
+}
+
+// Service is a port of a Kubernetes Service, as its EndpointSlices describe it.
+type Service struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	// Port is the name of the port, "" for the only one.
+	Port string `json:"port,omitempty"`
+	// Number is the port of endpoints whose EndpointSlice gives no number.
+	Number uint16 `json:"number"`
+	// Local takes the endpoints on the node itself only
+	// (Service.spec.internalTrafficPolicy: Local).
+	Local bool `json:"local,omitempty"`
 }
 
 // SpliceMode is the splice policy of a backend.
@@ -239,6 +255,9 @@ type HTTPBackendRef struct {
 type Report struct {
 	// Hash is the Hash of the snapshot it speaks of.
 	Hash string `json:"hash"`
+	// Parts are, by Gateway, the Hash of the part of a snapshot that the node
+	// serves ([Snapshot.Parts]), where it takes them one by one; Hash is "" then.
+	Parts map[string]string `json:"parts,omitempty"`
 	// Listeners has one entry per listener of the snapshot, by name; the value
 	// is "" when it is served, else why not ("listen tcp 10.0.0.1:443: bind:
 	// cannot assign requested address").

@@ -35,3 +35,10 @@ func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 // MarshalText returns "[redacted]", so JSON and YAML show nothing else.
 func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// UnmarshalText makes s empty: what marshals as "[redacted]" has no bytes to
+// come back. Whoever sends secrets sends them beside the snapshot.
+func (s *Secret) UnmarshalText([]byte) error {
+	*s = nil
+	return nil
+}

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 )
@@ -36,6 +35,9 @@ func (s *Snapshot) Validate() error {
 			if e.Host == "" || e.Port == 0 {
 				v.addf("backend %s: endpoint %q port %d: host and port are required", b.Name, e.Host, e.Port)
 			}
+		}
+		if b.Service != nil && len(b.Endpoints) > 0 {
+			v.addf("backend %s: has a Service to take endpoints from and endpoints of its own", b.Name)
 		}
 	}
 	for _, c := range s.Certificates {
@@ -156,30 +158,12 @@ func (v *validation) backendRef(at string, b BackendRef) {
 
 // sockets checks that listeners on one address and port can be told apart.
 func (v *validation) sockets(listeners []Listener) {
-	type socket struct {
-		addr netip.Addr
-		port uint16
-	}
-	users := map[socket][]*Listener{}
+	users := sockets{}
 	for i := range listeners {
 		l := &listeners[i]
-		addrs := l.Addresses
-		if len(addrs) == 0 {
-			addrs = []netip.Addr{{}}
+		if problem := users.conflict(l); problem != "" {
+			v.addf("listener %s: %s", l.Name, problem)
 		}
-		for _, a := range addrs {
-			k := socket{a, l.Port}
-			for _, o := range users[k] {
-				encrypted := o.Protocol == TLS || o.Protocol == HTTPS
-				switch {
-				case o.Protocol != l.Protocol && (!encrypted || l.Protocol != TLS && l.Protocol != HTTPS),
-					l.Protocol == TCP:
-					v.addf("listener %s: port %d is also used by listener %s with protocol %s", l.Name, l.Port, o.Name, o.Protocol)
-				case o.Hostname == l.Hostname:
-					v.addf("listener %s: port %d hostname %q is also used by listener %s", l.Name, l.Port, l.Hostname, o.Name)
-				}
-			}
-			users[k] = append(users[k], l)
-		}
+		users.add(l)
 	}
 }

@@ -26,16 +26,20 @@ var mayImport = map[string]struct {
 	packages []string
 	reason   string
 }{
-	"agent/splice":         {[]string{"bpf"}, "it is the only one that knows the kernel half"},
-	"terminator":           {[]string{"agent/config", "terminator/balance", "terminator/httproute", "terminator/relay"}, "it serves a snapshot and sees neither BPF nor Kubernetes; Server.Dial is the seam"},
-	"terminator/httproute": {[]string{"agent/config", "terminator/balance"}, "it serves the HTTP rules of a snapshot"},
-	"terminator/balance":   {[]string{"agent/config"}, "it chooses among the endpoints of a snapshot"},
-	"agent":                {[]string{"agent/config", "agent/splice", "terminator"}, "it runs a node and does not know where snapshots come from"},
-	"controller/translate": {[]string{"agent/config", "controller/translate/keypair"}, "resources to snapshot is a pure function"},
-	"controller/manifest":  {[]string{"controller/translate"}, "it reads resources and does not judge them"},
-	"controller/folder":    {[]string{"controller/manifest", "controller/translate"}, "it is a source of resources, nothing else"},
-	"cmd/sluice":           {[]string{"*"}, "only the command knows both agent and controller"},
-	"bench":                {[]string{"agent/config", "agent/netns", "agent/splice", "bench/keyed", "terminator"}, "it measures the data path"},
+	"agent/splice":           {[]string{"bpf"}, "it is the only one that knows the kernel half"},
+	"terminator":             {[]string{"agent/config", "terminator/balance", "terminator/httproute", "terminator/relay"}, "it serves a snapshot and sees neither BPF nor Kubernetes; Server.Dial is the seam"},
+	"terminator/httproute":   {[]string{"agent/config", "terminator/balance"}, "it serves the HTTP rules of a snapshot"},
+	"terminator/balance":     {[]string{"agent/config"}, "it chooses among the endpoints of a snapshot"},
+	"agent":                  {[]string{"agent/config", "agent/splice", "terminator"}, "it runs a node and does not know where snapshots come from"},
+	"controller/endpoints":   {[]string{"agent/config"}, "EndpointSlices to endpoints is a pure function"},
+	"controller/translate":   {[]string{"agent/config", "controller/endpoints", "controller/translate/keypair"}, "resources to snapshot is a pure function"},
+	"controller/manifest":    {[]string{"controller/translate"}, "it reads resources and does not judge them"},
+	"controller/folder":      {[]string{"controller/manifest", "controller/translate"}, "it is a source of resources, nothing else"},
+	"controller/publication": {[]string{"agent/config"}, "it is what controller and nodes tell each other, and knows neither"},
+	"controller/node":        {[]string{"agent/config", "controller/endpoints", "controller/publication"}, "it is a source of snapshots, as a folder is of resources"},
+	"controller":             {[]string{"agent/config", "controller/publication", "controller/translate", "controller/v1alpha1"}, "it watches, translates and publishes; what nodes do with it is theirs"},
+	"cmd/sluice":             {[]string{"*"}, "only the command knows both agent and controller"},
+	"bench":                  {[]string{"agent/config", "agent/netns", "agent/splice", "bench/keyed", "terminator"}, "it measures the data path"},
 }
 
 // mayNotImport are packages of others that only some may know.

@@ -4,16 +4,15 @@ package translate
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/sluice-gateway/sluice/agent/config"
+	"github.com/sluice-gateway/sluice/controller/endpoints"
 )
 
 // backend is a port of a Service with its endpoints.
@@ -150,110 +149,25 @@ func (t *translator) newBackend(key string, s *corev1.Service, port *corev1.Serv
 		b.config.Endpoints = []config.Endpoint{{Host: host, Port: uint16(port.Port)}}
 		return b
 	}
-	b.config.Endpoints, b.warning = t.endpoints(s, port)
+	service := serviceOf(s, port)
+	if t.ByNode {
+		b.config.Service = &service
+		return b
+	}
+	b.config.Endpoints, b.warning = endpoints.Select(service, t.slices[nameOf(s)], endpoints.Place{})
 	if b.warning != "" {
 		b.warning += "; connections are reset"
 	}
 	return b
 }
 
-// endpoints returns the usable endpoints of a Service port, ready ones, or
-// else those that still serve while they terminate. Without any it says why.
-func (t *translator) endpoints(s *corev1.Service, port *corev1.ServicePort) ([]config.Endpoint, string) {
-	slicesOf := t.slices[nameOf(s)]
-	var ready, terminating []config.Endpoint
-	var portNames []string
-	unready := 0
-	for _, slice := range slicesOf {
-		number, ok := slicePort(slice, port)
-		if !ok {
-			for _, p := range slice.Ports {
-				portNames = append(portNames, fmt.Sprintf("%q", value(p.Name, "")))
-			}
-			continue
-		}
-		for _, e := range slice.Endpoints {
-			host, ok := hostOf(slice.AddressType, e)
-			if !ok {
-				continue
-			}
-			endpoint := config.Endpoint{Host: host, Port: number}
-			switch {
-			case value(e.Conditions.Ready, true):
-				ready = append(ready, endpoint)
-			case value(e.Conditions.Serving, false) && value(e.Conditions.Terminating, false):
-				terminating = append(terminating, endpoint)
-			default:
-				unready++
-			}
-		}
+// serviceOf says where the endpoints of a Service port are found. An
+// EndpointSlice without a port number means the Service's targetPort.
+func serviceOf(s *corev1.Service, port *corev1.ServicePort) config.Service {
+	number := port.Port
+	if port.TargetPort.Type == intstr.Int && port.TargetPort.IntVal != 0 {
+		number = port.TargetPort.IntVal
 	}
-	usable := ready
-	if len(usable) == 0 {
-		usable = terminating
-	}
-	slices.SortFunc(usable, compareEndpoints)
-	usable = slices.Compact(usable)
-	at := fmt.Sprintf("Service %s port %d", nameOf(s), port.Port)
-	switch {
-	case len(usable) > 0:
-		return usable, ""
-	case len(slicesOf) == 0:
-		return nil, fmt.Sprintf("%s has no EndpointSlice with label %s: %s", at, discoveryv1.LabelServiceName, s.Name)
-	case unready > 0:
-		return nil, fmt.Sprintf("%s: none of %d endpoints is ready", at, unready)
-	case len(portNames) > 0:
-		slices.Sort(portNames)
-		return nil, fmt.Sprintf("%s: its EndpointSlices have no port named %q, as the Service's is, only %s",
-			at, port.Name, strings.Join(slices.Compact(portNames), ", "))
-	}
-	return nil, at + " has no endpoints"
-}
-
-func compareEndpoints(a, b config.Endpoint) int {
-	if a.Host != b.Host {
-		return strings.Compare(a.Host, b.Host)
-	}
-	return int(a.Port) - int(b.Port)
-}
-
-// slicePort returns the number of a Service port in a slice. They belong
-// together by name; a slice port without number stands for every port, where
-// the Service's targetPort says which.
-func slicePort(s *discoveryv1.EndpointSlice, port *corev1.ServicePort) (uint16, bool) {
-	for _, p := range s.Ports {
-		if value(p.Name, "") != port.Name || value(p.Protocol, corev1.ProtocolTCP) != corev1.ProtocolTCP {
-			continue
-		}
-		number := port.Port
-		switch {
-		case p.Port != nil:
-			number = *p.Port
-		case port.TargetPort.Type == intstr.Int && port.TargetPort.IntVal != 0:
-			number = port.TargetPort.IntVal
-		}
-		if number < 1 || number > 65535 {
-			return 0, false
-		}
-		return uint16(number), true
-	}
-	return 0, false
-}
-
-// hostOf returns the host of an endpoint. Only the first address of one has a
-// meaning (discovery.k8s.io/v1, Endpoint.addresses).
-func hostOf(typ discoveryv1.AddressType, e discoveryv1.Endpoint) (string, bool) {
-	if len(e.Addresses) == 0 {
-		return "", false
-	}
-	host := e.Addresses[0]
-	if typ == discoveryv1.AddressTypeFQDN {
-		host = strings.ToLower(strings.TrimSuffix(host, "."))
-		return host, host != ""
-	}
-	ip, err := netip.ParseAddr(host)
-	if err != nil {
-		return "", false
-	}
-	return ip.Unmap().String(), true
+	return config.Service{Namespace: s.Namespace, Name: s.Name, Port: port.Name, Number: uint16(number),
+		Local: value(s.Spec.InternalTrafficPolicy, corev1.ServiceInternalTrafficPolicyCluster) == corev1.ServiceInternalTrafficPolicyLocal}
 }

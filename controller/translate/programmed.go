@@ -17,7 +17,16 @@ import (
 // snapshotState is what is known of the serving of a snapshot.
 type snapshotState struct {
 	hash    string
+	parts   map[string]string // hashes by Gateway
 	reports []config.Report
+}
+
+// current tells whether a node serves what the Gateway is now.
+func (s *snapshotState) current(r config.Report, g *gateway) bool {
+	if r.Parts == nil {
+		return r.Hash == s.hash
+	}
+	return r.Parts[g.name.String()] == s.parts[g.name.String()]
 }
 
 // snapshot gathers what is served: the listeners that can be, and what they
@@ -85,7 +94,7 @@ func (t *translator) listenerProgrammed(l *listener, had []metav1.Condition, s s
 			if !slices.Contains(failed, message) {
 				failed = append(failed, message)
 			}
-		case known && (r.Hash == s.hash || unchanged(had, l.gateway.object.Generation)):
+		case known && (s.current(r, l.gateway) || unchanged(had, l.gateway.object.Generation)):
 			served++
 		default:
 			waiting++

@@ -15,6 +15,7 @@ package translate
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -45,6 +46,9 @@ type Options struct {
 	// Reports are what nodes say of what they serve. They make the Programmed
 	// conditions; without any the conditions are Unknown.
 	Reports []config.Report
+	// ByNode leaves the endpoints of Services to the nodes (config.Service):
+	// EndpointSlices are not looked at.
+	ByNode bool
 	// NodeAddresses are what a Gateway without spec.addresses gets as
 	// status.addresses.
 	NodeAddresses []netip.Addr
@@ -67,7 +71,14 @@ func Translate(r Resources, o Options) (*config.Snapshot, []Status) {
 	t.attachRoutes()
 	t.noteHTTPFirst()
 	s := t.snapshot()
-	return s, t.statuses(snapshotState{hash: s.Hash(), reports: o.Reports})
+	state := snapshotState{hash: s.Hash(), reports: o.Reports}
+	if slices.ContainsFunc(o.Reports, func(r config.Report) bool { return r.Parts != nil }) {
+		state.parts = map[string]string{}
+		for gateway, p := range s.Parts() {
+			state.parts[gateway] = p.Hash()
+		}
+	}
+	return s, t.statuses(state)
 }
 
 // translator is the working state of one translation.
