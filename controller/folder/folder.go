@@ -9,6 +9,8 @@
 // Unlike kubectl it goes on watching: a file that goes away takes its objects
 // with it. While something in a file is bad, the file loses no object: what is
 // good in it counts, the rest stays as it was, and the file is reported by name.
+// Of an object that is defined twice the one that was there first stays, where
+// both appear at once the first by file name; the other one is reported.
 package folder
 
 import (
@@ -54,7 +56,8 @@ type Folder struct {
 	Reread <-chan os.Signal
 
 	files   map[string]*file
-	problem error // of the folder itself
+	owners  map[translate.Key]string // the file that an object was taken from
+	problem error                    // of the folder itself
 }
 
 // Problem is why a file, or the folder itself, does not count as it stands.
@@ -212,13 +215,22 @@ func (f *file) read(path string) (changed bool) {
 	}
 	var now translate.Resources
 	if now, f.decodeErr = manifest.Decode(path, data); f.decodeErr != nil {
-		// What is good in it counts. Whether the rest is broken or gone cannot be
-		// told, so it stays as it was; of objects that are in both, the error
-		// that Merge reports is that the old one is left out.
-		_ = now.Merge(f.good)
+		now = f.mend(now)
 	}
 	f.good = now
 	return true
+}
+
+// mend returns what a bad file counts for. What is good in it does. Whether the
+// rest is broken or gone cannot be told, so it stays as it was, and so does
+// what is defined twice by now. The errors that Merge reports are that old
+// objects are left out.
+func (f *file) mend(now translate.Resources) translate.Resources {
+	twice := manifest.Duplicates(f.decodeErr)
+	var out translate.Resources
+	_ = out.MergeFunc(now, func(k translate.Key) bool { return !twice[k] || f.good.Sources[k] == "" })
+	_ = out.Merge(f.good)
+	return out
 }
 
 // readFile reads a regular file of at most maxFile bytes. It does not block on
@@ -264,7 +276,17 @@ func (f *Folder) content() (translate.Resources, []Problem) {
 	if f.problem != nil {
 		problems = append(problems, Problem{f.Dir, f.problem.Error()})
 	}
-	for _, name := range slices.Sorted(maps.Keys(f.files)) {
+	names := slices.Sorted(maps.Keys(f.files))
+	owners := map[translate.Key]string{}
+	for _, name := range names {
+		_ = all.MergeFunc(f.files[name].good, func(k translate.Key) bool { // no object has two owners
+			if f.owners[k] == name {
+				owners[k] = name
+			}
+			return owners[k] == name
+		})
+	}
+	for _, name := range names {
 		path := filepath.Join(f.Dir, name)
 		report := func(err error) {
 			for line := range strings.Lines(err.Error()) {
@@ -276,9 +298,17 @@ func (f *Folder) content() (translate.Resources, []Problem) {
 		if err := f.files[name].err(); err != nil {
 			report(err)
 		}
-		if err := all.Merge(f.files[name].good); err != nil {
+		err := all.MergeFunc(f.files[name].good, func(k translate.Key) bool {
+			if owners[k] == "" {
+				owners[k] = name
+				return true
+			}
+			return owners[k] != name // a second definition, to be reported
+		})
+		if err != nil {
 			report(err)
 		}
 	}
+	f.owners = owners
 	return all, problems
 }

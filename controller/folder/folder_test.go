@@ -38,14 +38,18 @@ func write(t *testing.T, dir, name, content string) {
 
 // seen is what a folder handed over last.
 type seen struct {
-	services []string
+	services []string // with the port where it is not 80
 	problems []string // "file: message", the file without its folder
 }
 
 func look(dir string, r translate.Resources, problems []Problem) seen {
 	var s seen
 	for _, o := range r.Services {
-		s.services = append(s.services, o.Name)
+		name := o.Name
+		if p := o.Spec.Ports[0].Port; p != 80 {
+			name += fmt.Sprintf(":%d", p)
+		}
+		s.services = append(s.services, name)
 	}
 	slices.Sort(s.services)
 	for _, p := range problems {

@@ -35,6 +35,8 @@ type Error struct {
 	Object translate.Key
 	// Cause says what is wrong and how to mend it.
 	Cause string
+	// Duplicate tells that the object is good, but is defined before already.
+	Duplicate bool
 }
 
 // Error returns "file:line: Kind namespace/name: cause".
@@ -43,6 +45,20 @@ func (e *Error) Error() string {
 		return fmt.Sprintf("%s:%d: %s", e.File, e.Line, e.Cause)
 	}
 	return fmt.Sprintf("%s:%d: %s: %s", e.File, e.Line, e.Object, e.Cause)
+}
+
+// Duplicates returns the objects that an error of [Decode] says are defined
+// more than once.
+func Duplicates(err error) map[translate.Key]bool {
+	out := map[translate.Key]bool{}
+	if all, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, err := range all.Unwrap() {
+			if e, ok := errors.AsType[*Error](err); ok && e.Duplicate {
+				out[e.Object] = true
+			}
+		}
+	}
+	return out
 }
 
 // Decode reads a stream of documents; name is that of the file, for messages.
@@ -71,7 +87,7 @@ type decoder struct {
 }
 
 func (d *decoder) fail(object translate.Key, line int, cause string) {
-	d.problems = append(d.problems, &Error{d.file, line, object, cause})
+	d.problems = append(d.problems, &Error{File: d.file, Line: line, Object: object, Cause: cause})
 }
 
 func (d *decoder) document(doc document) {
@@ -151,7 +167,8 @@ func (d *decoder) object(raw []byte, line int, where string) {
 		return
 	}
 	if source := d.out.Sources[key]; source != "" {
-		d.fail(key, line, fmt.Sprintf("%sis already defined at %s; delete one of the two", where, source))
+		d.problems = append(d.problems, &Error{File: d.file, Line: line, Object: key, Duplicate: true,
+			Cause: fmt.Sprintf("%sis already defined at %s; delete one of the two", where, source)})
 		return
 	}
 	problems := k.read(raw, key.Namespace, &d.out)

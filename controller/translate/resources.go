@@ -56,7 +56,13 @@ func (k Key) String() string {
 // reported, with both sources: which of two definitions is meant is not to be
 // guessed. Nothing that r or o shared with others is changed.
 func (r *Resources) Merge(o Resources) error {
-	m := merger{sources: map[Key]string{}}
+	return r.MergeFunc(o, func(Key) bool { return true })
+}
+
+// MergeFunc is Merge for those objects of o that take wants. It asks for each
+// of them once.
+func (r *Resources) MergeFunc(o Resources, take func(Key) bool) error {
+	m := merger{take: take, sources: map[Key]string{}}
 	for k, s := range r.Sources {
 		m.sources[k] = s
 	}
@@ -80,6 +86,7 @@ func (r *Resources) Merge(o Resources) error {
 }
 
 type merger struct {
+	take           func(Key) bool
 	sources, added map[Key]string
 	problems       []error
 }
@@ -92,8 +99,11 @@ func merge[T metav1.Object](m *merger, kind string, into *[]T, add []T) {
 	out := slices.Clip(*into)
 	for _, o := range add {
 		k := keyOf(kind, o)
+		if !m.take(k) {
+			continue
+		}
 		if have[k] {
-			m.problems = append(m.problems, fmt.Errorf("%s: %s is already defined at %s; delete one of the two",
+			m.problems = append(m.problems, fmt.Errorf("%s: %s is already defined at %s, which counts; delete one of the two",
 				cmp.Or(m.added[k], "unknown source"), k, cmp.Or(m.sources[k], "another source")))
 			continue
 		}

@@ -32,8 +32,8 @@ func names(r translate.Resources) []string {
 func TestMergeKeepsTheFirstOfTwoAndNamesBoth(t *testing.T) {
 	all := services("a.yaml:1", "x", "y")
 	err := all.Merge(services("b.yaml:7", "y", "z", "z"))
-	want := "b.yaml:7: Service shop/y is already defined at a.yaml:1; delete one of the two\n" +
-		"b.yaml:7: Service shop/z is already defined at b.yaml:7; delete one of the two"
+	want := "b.yaml:7: Service shop/y is already defined at a.yaml:1, which counts; delete one of the two\n" +
+		"b.yaml:7: Service shop/z is already defined at b.yaml:7, which counts; delete one of the two"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
