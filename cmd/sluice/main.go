@@ -3,6 +3,7 @@
 // Command sluice is the gateway and everything that asks it something.
 //
 //	sluice run DIR     serve what the YAML files of a folder describe
+//	sluice agent       serve, on a node of a cluster, what the controller publishes
 //	sluice status      show gateways, routes, certificates and what is wrong
 //	sluice conns       show the open connections
 //	sluice doctor      check what the splice needs on this machine
@@ -30,6 +31,7 @@ type command struct {
 
 var commands = []command{
 	{"run", "DIR", "serve what the YAML files of a folder describe", run},
+	{"agent", "", "serve, on a node of a cluster, what the controller publishes", clusterAgent},
 	{"status", "", "show gateways, routes, certificates and what is wrong", status},
 	{"conns", "", "show the open connections", conns},
 	{"doctor", "", "check what the splice needs on this machine", doctor},

@@ -26,7 +26,7 @@ import (
 // only.
 const defaultMetrics = "127.0.0.1:9464"
 
-// runFlags are the flags of sluice run.
+// runFlags are the flags of sluice run, and of sluice agent.
 type runFlags struct {
 	admin, metrics, splice, accessLog string
 	pinDir, cgroup                    string
@@ -62,6 +62,32 @@ func (f *runFlags) check() error {
 	return nil
 }
 
+// open opens the logs; the access log is nil where there is to be none.
+func (f *runFlags) open(e *env) (log *slog.Logger, accessLog io.WriteCloser, err error) {
+	log = slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: f.logLevel}))
+	if _, err := agent.Harden(); err != nil {
+		log.Warn("process is not hardened", "error", err)
+	}
+	accessLog, err = openAccessLog(f.accessLog, e.stdout)
+	return log, accessLog, err
+}
+
+// options are those of an agent that runs as the flags say.
+func (f *runFlags) options(log *slog.Logger, accessLog io.Writer) agent.Options {
+	opts := agent.Options{Version: buildVersion(), Admin: f.admin, Log: log,
+		Server: &terminator.Server{DrainTimeout: f.drainTimeout, IdleTimeout: f.idleTimeout, MaxConnections: f.maxConnections, Log: log}}
+	if f.metrics != "off" {
+		opts.Metrics = f.metrics
+	}
+	if f.splice == "auto" {
+		opts.Splice = &splice.Options{Cgroup: f.cgroup, PinDir: f.pinDir, Log: log}
+	}
+	if accessLog != nil {
+		opts.Server.AccessLog = slog.New(slog.NewJSONHandler(accessLog, nil))
+	}
+	return opts
+}
+
 // defaultAdmin is the path of the admin socket where -admin gives none.
 func defaultAdmin() string {
 	if os.Geteuid() == 0 {
@@ -84,11 +110,7 @@ func run(e *env, flags *flag.FlagSet, args []string) error {
 	if err := f.check(); err != nil {
 		return err
 	}
-	log := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: f.logLevel}))
-	if _, err := agent.Harden(); err != nil {
-		log.Warn("process is not hardened", "error", err)
-	}
-	accessLog, err := openAccessLog(f.accessLog, e.stdout)
+	log, accessLog, err := f.open(e)
 	if err != nil {
 		return err
 	}
@@ -97,17 +119,8 @@ func run(e *env, flags *flag.FlagSet, args []string) error {
 	}
 
 	src := &source{log: log, nodeAddresses: nodeAddresses()}
-	opts := agent.Options{Version: buildVersion(), Admin: f.admin, Log: log, Resources: src.report,
-		Server: &terminator.Server{DrainTimeout: f.drainTimeout, IdleTimeout: f.idleTimeout, MaxConnections: f.maxConnections, Log: log}}
-	if f.metrics != "off" {
-		opts.Metrics = f.metrics
-	}
-	if f.splice == "auto" {
-		opts.Splice = &splice.Options{Cgroup: f.cgroup, PinDir: f.pinDir, Log: log}
-	}
-	if accessLog != nil {
-		opts.Server.AccessLog = slog.New(slog.NewJSONHandler(accessLog, nil))
-	}
+	opts := f.options(log, accessLog)
+	opts.Resources = src.report
 	reread := make(chan os.Signal, 1)
 	signal.Notify(reread, syscall.SIGHUP)
 	defer signal.Stop(reread)

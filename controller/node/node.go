@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package node is the source of snapshots in a cluster: what the controller
+// published, with the endpoints that this node finds itself. It tells the
+// controller, in the node's Lease, what of it is served.
+//
+// It needs to get, list and watch Secrets and Leases in Sluice's own namespace
+// and EndpointSlices everywhere, to get its Node, and to create and update
+// Leases in Sluice's own namespace.
+//
+// The API server may go away at any time: the node goes on with what it has.
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/sluice-gateway/sluice/agent/config"
+	"github.com/sluice-gateway/sluice/controller/endpoints"
+	"github.com/sluice-gateway/sluice/controller/publication"
+)
+
+// Options say which node this is.
+type Options struct {
+	// Config is how to reach the API server.
+	Config *rest.Config
+	// Namespace is Sluice's own.
+	Namespace string
+	// Node is the name of the Node object.
+	Node string
+	// Holder identifies this process, for instance by its pod.
+	Holder string
+	// Addresses are those by which others reach the node.
+	Addresses []netip.Addr
+	// Version is the program's.
+	Version string
+	// Log is required.
+	Log *slog.Logger
+}
+
+// Server is what serves the snapshots: agent.Agent.
+type Server interface {
+	Apply(*config.Snapshot) config.Report
+	Report() config.Report
+}
+
+// Source watches the API server on behalf of a node.
+type Source struct {
+	Options
+	client kubernetes.Interface
+	parts  parts
+	lease  lease
+	zone   string
+
+	mu       sync.Mutex
+	problems []string
+}
+
+// New makes the source. The API server need not be there yet.
+func New(o Options) (*Source, error) {
+	switch {
+	case o.Namespace == "":
+		return nil, errors.New("the namespace of Sluice is not known; set -namespace or POD_NAMESPACE")
+	case o.Node == "":
+		return nil, errors.New("the name of the node is not known; set -node or NODE_NAME")
+	}
+	client, err := kubernetes.NewForConfig(o.Config)
+	if err != nil {
+		return nil, fmt.Errorf("client for the API server: %w", err)
+	}
+	return &Source{Options: o, client: client,
+		parts: parts{log: o.Log, decoded: map[string]decoded{}},
+		lease: lease{client: client.CoordinationV1().Leases(o.Namespace), log: o.Log}}, nil
+}
+
+const (
+	// quiet is how long changes gather before they are served: a rollout
+	// changes several objects.
+	quiet = 20 * time.Millisecond
+	// look is how often the server is asked what became of its listeners: one
+	// may find its address free at last.
+	look = time.Second
+)
+
+// Run feeds the server until ctx ends and reports what it serves. The last
+// report says that the node is draining.
+func (s *Source) Run(ctx context.Context, to Server) error {
+	w := newWatch(s.client, s.Namespace)
+	stopped := w.start(ctx)
+	defer stopped()
+	if !w.wait(ctx, s.Log) {
+		return nil
+	}
+	s.zone = s.findZone(ctx)
+
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	state := s.serve(w, to)
+	s.lease.write(ctx, s.Namespace, s.node(state, to))
+	for {
+		select {
+		case <-ctx.Done():
+			// The client's requests must outlive ctx by a moment.
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), look)
+			defer cancel()
+			n := s.node(state, to)
+			n.Draining = true
+			s.lease.write(last, s.Namespace, n)
+			return nil
+		case <-w.changed:
+			began := time.Now()
+			if !pause(ctx, quiet) {
+				continue
+			}
+			w.drain()
+			state = s.serve(w, to)
+			// A node that is busy with changes takes them in larger steps: half
+			// of its time at most.
+			pause(ctx, time.Since(began))
+		case <-tick.C:
+		}
+		s.lease.write(ctx, s.Namespace, s.node(state, to))
+	}
+}
+
+// pause waits, and tells whether ctx goes on.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// findZone asks for the zone of the node. It only makes paths shorter, so
+// without an answer there is none.
+func (s *Source) findZone(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	n, err := s.client.CoreV1().Nodes().Get(ctx, s.Node, metav1.GetOptions{})
+	if err != nil {
+		s.Log.Warn("zone of the node is not known; endpoints of the same zone are not preferred", "node", s.Node, "error", err)
+		return ""
+	}
+	return n.Labels["topology.kubernetes.io/zone"]
+}
+
+// served is what the server was given last.
+type served struct {
+	version uint64
+	left    map[string]string // listeners left out, with the reason
+	stale   map[string]string // Gateways served as they were, with the reason
+	notes   []string          // backends without endpoints
+}
+
+// serve brings the server in line with what is published now.
+func (s *Source) serve(w *watch, to Server) served {
+	secrets := w.secrets()
+	state := served{}
+	for _, o := range secrets {
+		state.version = max(state.version, publication.Version(o))
+	}
+	parts, stale := s.parts.read(secrets)
+	state.stale = stale
+	joined, left := config.Join(parts)
+	state.left = left
+	state.notes = resolve(joined, w.slices, endpoints.Place{Node: s.Node, Zone: s.zone})
+	to.Apply(joined)
+	s.keep(state)
+	return state
+}
+
+// resolve gives each backend with a Service the endpoints that are usable from
+// a place, and returns why backends have none. The backends of s are its own.
+func resolve(s *config.Snapshot, slicesOf slicesFunc, at endpoints.Place) (notes []string) {
+	for i := range s.Backends {
+		b := &s.Backends[i]
+		if b.Service == nil {
+			continue
+		}
+		usable, why := endpoints.Select(*b.Service, slicesOf(b.Service.Namespace, b.Service.Name), at)
+		b.Endpoints, b.Service = usable, nil
+		if why != "" {
+			notes = append(notes, why+"; connections are reset")
+		}
+	}
+	return notes
+}
+
+// node is what there is to report.
+func (s *Source) node(state served, of Server) publication.Node {
+	failures := maps.Clone(state.left)
+	for name, problem := range of.Report().Listeners {
+		if problem != "" {
+			failures[name] = problem
+		}
+	}
+	return publication.Node{Name: s.Node, Holder: s.Holder, Version: s.Version, Addresses: s.Addresses,
+		Serves: state.version, Failures: failures, Stale: state.stale}
+}
+
+func (s *Source) keep(state served) {
+	var problems []string
+	for _, name := range slices.Sorted(maps.Keys(state.stale)) {
+		problems = append(problems, fmt.Sprintf("Gateway %s is served as it was: %s", name, state.stale[name]))
+	}
+	for _, name := range slices.Sorted(maps.Keys(state.left)) {
+		problems = append(problems, fmt.Sprintf("listener %s is not served: %s", name, state.left[name]))
+	}
+	slices.Sort(state.notes)
+	problems = append(problems, slices.Compact(state.notes)...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range problems {
+		if !slices.Contains(s.problems, p) {
+			s.Log.Warn("problem", "problem", p)
+		}
+	}
+	for _, p := range s.problems {
+		if !slices.Contains(problems, p) {
+			s.Log.Info("problem is gone", "problem", p)
+		}
+	}
+	s.problems = problems
+}
+
+// Problems lists what keeps published Gateways from being served as they are.
+func (s *Source) Problems() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.problems)
+}
+
+// newest orders Secrets by their last change, the latest first.
+func newest(a, b publishedPart) int { return cmp.Compare(b.version, a.version) }

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/sluice-gateway/sluice/controller/publication"
+)
+
+// slicesFunc returns the EndpointSlices of a Service.
+type slicesFunc func(namespace, service string) []*discoveryv1.EndpointSlice
+
+// watch keeps copies of what the API server has.
+type watch struct {
+	own, all informers.SharedInformerFactory // of Sluice's namespace, of every one
+	parts    cache.SharedIndexInformer
+	slice    cache.SharedIndexInformer
+	// changed has a token after a change that was not looked at yet.
+	changed chan struct{}
+}
+
+const byService = "service"
+
+func newWatch(client kubernetes.Interface, namespace string) *watch {
+	w := &watch{changed: make(chan struct{}, 1)}
+	w.own = informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(namespace),
+		informers.WithTransform(slim), informers.WithTweakListOptions(func(o *metav1.ListOptions) {
+			o.LabelSelector = publication.ComponentLabel + "=" + publication.PartComponent
+		}))
+	w.all = informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(slim))
+	w.parts = w.own.Core().V1().Secrets().Informer()
+	w.slice = w.all.Discovery().V1().EndpointSlices().Informer()
+	_ = w.slice.AddIndexers(cache.Indexers{byService: func(o any) ([]string, error) {
+		s := o.(*discoveryv1.EndpointSlice)
+		return []string{s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName]}, nil
+	}}) // fails only after the start
+	for _, i := range []cache.SharedIndexInformer{w.parts, w.slice} {
+		_, _ = i.AddEventHandler(cache.ResourceEventHandlerFuncs{ // fails only after the stop
+			AddFunc: func(any) { w.note() },
+			UpdateFunc: func(old, now any) {
+				if old.(metav1.Object).GetResourceVersion() != now.(metav1.Object).GetResourceVersion() {
+					w.note()
+				}
+			},
+			DeleteFunc: func(any) { w.note() },
+		})
+	}
+	return w
+}
+
+// slim leaves out what takes memory and nobody reads.
+func slim(o any) (any, error) {
+	if m, ok := o.(metav1.Object); ok {
+		m.SetManagedFields(nil)
+	}
+	return o, nil
+}
+
+func (w *watch) note() {
+	select {
+	case w.changed <- struct{}{}:
+	default:
+	}
+}
+
+// drain takes the token: whatever happened until now is looked at next.
+func (w *watch) drain() {
+	select {
+	case <-w.changed:
+	default:
+	}
+}
+
+// start watches until ctx ends; the returned function waits for that.
+func (w *watch) start(ctx context.Context) (stopped func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	w.own.StartWithContext(ctx)
+	w.all.StartWithContext(ctx)
+	return func() {
+		cancel()
+		w.own.Shutdown()
+		w.all.Shutdown()
+	}
+}
+
+// wait waits until everything that there was at the start is known. It tells
+// whether that came before ctx ended.
+func (w *watch) wait(ctx context.Context, log *slog.Logger) bool {
+	told := time.AfterFunc(5*time.Second, func() {
+		log.Warn("waiting for the API server; nothing is served until it tells what is published")
+	})
+	defer told.Stop()
+	return cache.WaitForCacheSync(ctx.Done(), w.parts.HasSynced, w.slice.HasSynced)
+}
+
+func (w *watch) secrets() []*corev1.Secret {
+	var out []*corev1.Secret
+	for _, o := range w.parts.GetStore().List() {
+		if s := o.(*corev1.Secret); publication.GatewayOf(s) != "" {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func (w *watch) slices(namespace, service string) []*discoveryv1.EndpointSlice {
+	found, err := w.slice.GetIndexer().ByIndex(byService, namespace+"/"+service)
+	if err != nil {
+		panic("node: the index is made with the watch: " + err.Error())
+	}
+	out := make([]*discoveryv1.EndpointSlice, 0, len(found))
+	for _, o := range found {
+		out = append(out, o.(*discoveryv1.EndpointSlice))
+	}
+	return out
+}
