@@ -41,7 +41,7 @@ func (st *state) at(local netip.AddrPort) *port {
 type port struct {
 	tcp    *listener
 	tls    bool
-	first  *listener // of the names, in order of listener names
+	first  *listener // of those that are served, in order of listener names
 	byName names[*listener]
 }
 
@@ -54,7 +54,7 @@ type listener struct {
 	http    names[struct{}]
 	forL4   *tls.Config
 	forHTTP *tls.Config
-	err     error // nothing can be served
+	err     error // nothing is served
 	partial error // a certificate among others cannot be used
 }
 
@@ -169,7 +169,10 @@ func (s *Server) compileListener(st *state, in config.Listener, routes map[strin
 	for _, h := range in.HTTP {
 		l.http.add(h.Hostname, struct{}{})
 	}
-	if in.TLS != nil && !in.TLS.Passthrough {
+	switch {
+	case in.NotServed != "":
+		l.err = errors.New(in.NotServed)
+	case in.TLS != nil && !in.TLS.Passthrough:
 		s.compileTLS(st, l, problems)
 	}
 	st.listeners[in.Name] = l
@@ -190,7 +193,7 @@ func (s *Server) compileListener(st *state, in config.Listener, routes map[strin
 			continue
 		}
 		p.tls = in.TLS != nil
-		if p.first == nil {
+		if p.first == nil || p.first.config.NotServed != "" {
 			p.first = l
 		}
 		p.byName.add(in.Hostname, l)

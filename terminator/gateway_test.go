@@ -77,9 +77,10 @@ func (g *gateway) stop() {
 func (g *gateway) apply(snap *config.Snapshot) {
 	g.t.Helper()
 	snap.Sort()
-	for name, problem := range g.s.Apply(snap).Listeners {
-		if problem != "" {
-			g.t.Fatalf("listener %s: %s", name, problem)
+	report := g.s.Apply(snap)
+	for _, l := range snap.Listeners {
+		if problem := report.Listeners[l.Name]; problem != l.NotServed {
+			g.t.Fatalf("listener %s: %q, want %q", l.Name, problem, l.NotServed)
 		}
 	}
 }

@@ -94,6 +94,10 @@ func (s *Server) decide(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		v.end = endLimit
 		return nil, errVerdict
 	}
+	if l.config.NotServed != "" {
+		v.end, v.alert = endNotServed, alertUnrecognizedName
+		return nil, errVerdict
+	}
 	v.passthrough = l.config.TLS.Passthrough
 	v.http = !v.passthrough && l.claimsHTTP(name)
 	if !v.http {

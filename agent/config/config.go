@@ -64,6 +64,11 @@ type Listener struct {
 	// IdleTimeout ends a connection that moved no byte either way for so long,
 	// 0 for the default of the agent.
 	IdleTimeout time.Duration `json:"idleTimeout,omitempty"`
+	// NotServed is why the listener serves nothing, "" when it does. Its host
+	// name stays its own: connections and requests for it are refused, where
+	// another listener on the port would take them by wildcard. It has neither
+	// certificates nor routes.
+	NotServed string `json:"notServed,omitempty"`
 }
 
 // ListenerTLS says what a listener does with TLS.

@@ -57,6 +57,18 @@ func TestValidateTakesASortedSnapshot(t *testing.T) {
 	}
 }
 
+func TestAListenerThatIsNotServedNeedsNoCertificate(t *testing.T) {
+	s := good()
+	for i := range s.Listeners {
+		if l := &s.Listeners[i]; l.Name == "a/gw/redis" {
+			l.NotServed, l.L4, l.TLS = "mistake", nil, &config.ListenerTLS{}
+		}
+	}
+	if err := s.Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestValidateNamesWhatIsWrong(t *testing.T) {
 	listener := func(s *config.Snapshot, name string) *config.Listener {
 		i := slices.IndexFunc(s.Listeners, func(l config.Listener) bool { return l.Name == name })
@@ -86,6 +98,8 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 			[]string{"listener a/gw/pass: passthrough takes no certificates"}},
 		"termination without certificate": {func(s *config.Snapshot) { listener(s, "a/gw/redis").TLS.Certificates = nil },
 			[]string{"listener a/gw/redis: termination needs a certificate"}},
+		"not served, and with a certificate": {func(s *config.Snapshot) { listener(s, "a/gw/redis").NotServed = "mistake" },
+			[]string{"listener a/gw/redis: is not served (mistake) and has routes or certificates"}},
 		"a certificate that does not exist": {func(s *config.Snapshot) { listener(s, "a/gw/web").TLS.Certificates = []string{"a/gone"} },
 			[]string{"listener a/gw/web: certificate a/gone does not exist"}},
 		"TCP with a hostname": {func(s *config.Snapshot) { listener(s, "a/gw/tcp").Hostname = "x" },

@@ -93,6 +93,9 @@ func (v *validation) listener(l *Listener) {
 	case l.TLS != nil:
 		v.tls(at, l)
 	}
+	if l.NotServed != "" && (len(l.L4) > 0 || len(l.HTTP) > 0 || l.TLS != nil && len(l.TLS.Certificates) > 0) {
+		v.addf("%s: is not served (%s) and has routes or certificates", at, l.NotServed)
+	}
 	if l.Protocol == TCP && l.Hostname != "" {
 		v.addf("%s: protocol TCP takes no hostname", at)
 	}
@@ -130,7 +133,7 @@ func (v *validation) tls(at string, l *Listener) {
 		v.addf("%s: protocol HTTPS takes no passthrough", at)
 	case l.TLS.Passthrough && len(l.TLS.Certificates) > 0:
 		v.addf("%s: passthrough takes no certificates", at)
-	case !l.TLS.Passthrough && len(l.TLS.Certificates) == 0:
+	case !l.TLS.Passthrough && len(l.TLS.Certificates) == 0 && l.NotServed == "":
 		v.addf("%s: termination needs a certificate", at)
 	}
 	for _, c := range l.TLS.Certificates {

@@ -14,7 +14,8 @@ import (
 )
 
 // settleConflicts finds listeners that cannot be told apart. Within a Gateway
-// nobody wins; between Gateways the older one does.
+// nobody wins; between Gateways the older one does, even while its listener
+// cannot be served: a mistake does not give a name away.
 func (t *translator) settleConflicts() {
 	var taken []*listener
 	for _, g := range t.gateways {
@@ -24,11 +25,13 @@ func (t *translator) settleConflicts() {
 		}
 		var mine []*listener
 		for _, l := range g.listeners {
-			if !l.acceptance().ok() {
+			if !l.keepsName() {
 				continue
 			}
 			if i := slices.IndexFunc(taken, func(o *listener) bool { return clash(o, l) != "" }); i >= 0 {
-				l.accepted = verdict{string(gwv1.ListenerReasonPortUnavailable), clash(taken[i], l)}
+				if l.accepted.ok() {
+					l.accepted = verdict{string(gwv1.ListenerReasonPortUnavailable), clash(taken[i], l)}
+				}
 				continue
 			}
 			mine = append(mine, l)
@@ -83,15 +86,9 @@ const comesFirst = "which comes first (the older one, else by namespace and name
 // clash says why l cannot be served beside o, which is of an older Gateway; ""
 // when it can.
 func clash(o, l *listener) string {
-	if o.spec.Port != l.spec.Port {
-		return ""
-	}
 	oAll, lAll := len(o.gateway.addresses) == 0, len(l.gateway.addresses) == 0
-	shared := oAll || lAll || slices.ContainsFunc(l.gateway.addresses, func(a netip.Addr) bool {
-		return slices.Contains(o.gateway.addresses, a)
-	})
 	switch {
-	case !shared:
+	case !meet(o, l):
 		return ""
 	case !sharePort(o, l):
 		return fmt.Sprintf("port %d is taken by %s with protocol %s, %s; use another port or spec.addresses",
@@ -105,6 +102,18 @@ func clash(o, l *listener) string {
 			l.spec.Port, addressText(l.gateway), o, addressText(o.gateway), comesFirst)
 	}
 	return ""
+}
+
+// meet tells whether two listeners have a port in common.
+func meet(a, b *listener) bool {
+	return a.spec.Port == b.spec.Port && (len(a.gateway.addresses) == 0 || len(b.gateway.addresses) == 0 ||
+		slices.ContainsFunc(a.gateway.addresses, func(ip netip.Addr) bool { return slices.Contains(b.gateway.addresses, ip) }))
+}
+
+// fallsUnder tells whether connections for l would go to o if l were not there.
+func (l *listener) fallsUnder(o *listener) bool {
+	under, ok := intersect(o.hostname, l.hostname)
+	return ok && under == l.hostname && meet(o, l) && sharePort(o, l)
 }
 
 func addressText(g *gateway) string {

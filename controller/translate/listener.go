@@ -63,7 +63,13 @@ func (l *listener) acceptance() verdict {
 	return l.accepted
 }
 
-// served tells whether the listener is in the snapshot.
+// keepsName tells whether host name and port are the listener's even while it
+// cannot be served.
+func (l *listener) keepsName() bool {
+	return !l.unsupported() && l.conflict.reason != string(gwv1.ListenerReasonProtocolConflict)
+}
+
+// served tells whether the listener carries connections.
 func (l *listener) served() bool { return l.gateway.served() && l.valid().ok() }
 
 // valid is why there is nothing to serve, in words for Programmed.
@@ -288,6 +294,17 @@ func (t *translator) listenerStatus(l *listener, had gwv1.GatewayStatus, s snaps
 	for _, k := range l.kinds {
 		group := gwv1.Group(gwv1.GroupName)
 		out.SupportedKinds = append(out.SupportedKinds, gwv1.RouteGroupKind{Group: &group, Kind: gwv1.Kind(k)})
+	}
+	return out
+}
+
+// refusing is the listener in the snapshot while it is not served.
+func (l *listener) refusing() config.Listener {
+	why := first(append([]verdict{l.acceptance()}, l.refs...))
+	out := config.Listener{Name: l.key(), Addresses: slices.Clone(l.gateway.addresses), Port: uint16(l.spec.Port),
+		Protocol: config.Protocol(l.spec.Protocol), Hostname: l.hostname, NotServed: why.message}
+	if l.encrypted() {
+		out.TLS = &config.ListenerTLS{Passthrough: l.passthrough}
 	}
 	return out
 }

@@ -29,8 +29,8 @@ func (s *snapshotState) current(r config.Report, g *gateway) bool {
 	return r.Parts[g.name.String()] == s.parts[g.name.String()]
 }
 
-// snapshot gathers what is served: the listeners that can be, and what they
-// refer to.
+// snapshot gathers what is served: the listeners that can be, what they refer
+// to, and the names that are kept for the others.
 func (t *translator) snapshot() *config.Snapshot {
 	s := &config.Snapshot{}
 	routes := map[string]*route{}
@@ -57,6 +57,7 @@ func (t *translator) snapshot() *config.Snapshot {
 			}
 		}
 	}
+	s.Listeners = append(s.Listeners, t.refusing()...)
 	for _, n := range slices.Sorted(maps.Keys(routes)) {
 		s.Routes = append(s.Routes, config.Route{Name: n, Backends: routes[n].backends})
 		for _, b := range routes[n].backends {
@@ -73,6 +74,32 @@ func (t *translator) snapshot() *config.Snapshot {
 	}
 	s.Sort()
 	return s
+}
+
+// refusing are the listeners that are not served and whose names would fall to
+// the wildcard of another one (Gateway API, "Listener Isolation").
+func (t *translator) refusing() []config.Listener {
+	var served, waiting []*listener
+	for _, g := range t.gateways {
+		for _, l := range g.listeners {
+			switch {
+			case l.served():
+				served = append(served, l)
+			case g.served() && l.keepsName():
+				waiting = append(waiting, l)
+			}
+		}
+	}
+	var out []config.Listener
+	taken := slices.Clone(served)
+	for _, l := range waiting {
+		clashes := slices.ContainsFunc(taken, func(o *listener) bool { return clash(o, l) != "" })
+		if !clashes && slices.ContainsFunc(served, l.fallsUnder) {
+			taken = append(taken, l)
+			out = append(out, l.refusing())
+		}
+	}
+	return out
 }
 
 // listenerProgrammed is the Programmed condition of a listener: invalid, or
