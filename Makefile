@@ -4,10 +4,10 @@ LINT    := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.1
 BINARY  := build/sluice
 
 .DEFAULT_GOAL := help
-.PHONY: help build generate fresh lint test race test-long fuzz demo bench ci clean
+.PHONY: help build generate fresh lint kubernetes test race test-long fuzz demo bench ci clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build/sluice, static
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BINARY) ./cmd/sluice
@@ -18,21 +18,25 @@ generate: ## regenerate the BPF objects and their Go bindings (clang from Debian
 
 fresh: generate ## fail when a generated file or go.mod is not what the sources give
 	$(GO) mod tidy -diff
+	cd deploy/cluster/kubernetes && $(GO) mod tidy -diff
 	git diff --exit-code -- bpf
 
 lint: ## go vet and golangci-lint
 	$(GO) vet ./...
 	$(LINT) run ./...
 
-test: ## every test; root runs the splice's too, other users run without it and say so
+kubernetes: ## Kubernetes from Go modules, for tests; the first time takes ten minutes
+	@deploy/cluster/kubernetes/build.sh
+
+test: kubernetes ## every test; root runs the splice's too, other users run without it and say so
 	@deploy/packages.sh test
 	$(GO) test ./...
 
-race: ## every test under the race detector
+race: kubernetes ## every test under the race detector
 	@deploy/packages.sh test
 	$(GO) test -race ./...
 
-test-long: ## the reliability figures in full size (10,000 connections, 100,000 tries, 1,000 rotations)
+test-long: kubernetes ## the reliability figures in full size (10,000 connections, 100,000 tries, 1,000 rotations)
 	@deploy/packages.sh test
 	SLUICE_LONG=1 $(GO) test -count=1 -timeout 60m ./agent/... ./terminator/... ./cmd/...
 

@@ -49,8 +49,8 @@ var mayNotImport = []struct {
 	reason   string
 }{
 	{"github.com/cilium/ebpf", in("bpf", "agent/splice"), "the rest of the program goes through splice.Splicer"},
-	{"k8s.io", in("controller", "cmd"), "a node serves a snapshot, whoever made it"},
-	{"sigs.k8s.io", in("controller", "cmd"), "a node serves a snapshot, whoever made it"},
+	{"k8s.io", in("controller", "cmd", "deploy"), "a node serves a snapshot, whoever made it"},
+	{"sigs.k8s.io", in("controller", "cmd", "deploy"), "a node serves a snapshot, whoever made it"},
 	{"os", not("controller/translate"), "the translator does no I/O"},
 	{"net", not("controller/translate"), "the translator does no I/O"},
 	{"log/slog", not("controller/translate"), "the translator says everything in statuses"},
@@ -115,6 +115,18 @@ func TestImportsGoTheWayOfTheArchitecture(t *testing.T) {
 					t.Errorf("%s imports %s: %s", p.name(), imported, rule.reason)
 				}
 			}
+		}
+	}
+}
+
+func TestTheProgramHasNoTestSupport(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", ".").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	for _, p := range strings.Fields(string(out)) {
+		if in("agent/netns", "bench", "deploy")(strings.TrimPrefix(p, module+"/")) {
+			t.Errorf("the program contains %s, which is for tests", p)
 		}
 	}
 }
