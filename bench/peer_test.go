@@ -107,12 +107,12 @@ func TestTheSplicedShareIsThatOfTheWindow(t *testing.T) {
 	before := read(`# TYPE sluice_bytes_total counter
 sluice_bytes_total{direction="down",path="relay"} 100
 sluice_bytes_total{direction="up",path="spliced"} 1000
-sluice_splice_bytes_total{direction="to_backend"} 500
+sluice_splice_bytes_total{direction="up"} 500
 sluice_other_total{direction="up"} 5`)
 	after := read(`sluice_bytes_total{direction="up",path="relay"} 1200
 sluice_bytes_total{direction="down",path="spliced"} 3e2
-sluice_splice_bytes_total{direction="to_backend"} 700
-sluice_splice_bytes_total{direction="from_backend"} 1e2`)
+sluice_splice_bytes_total{direction="up"} 700
+sluice_splice_bytes_total{direction="down"} 1e2`)
 	if got := after.splicedSince(before); got == nil || *got != 0.75 {
 		t.Errorf("share %v, want 0.75", got)
 	}

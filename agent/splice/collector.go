@@ -14,7 +14,7 @@ var (
 	outcomesDesc = prometheus.NewDesc("sluice_splice_outcomes_total",
 		"Backend legs by what became of them: spliced, or the reason why not.", []string{"outcome"}, nil)
 	bytesDesc = prometheus.NewDesc("sluice_splice_bytes_total",
-		"Bytes that went past TCP.", []string{"direction"}, nil)
+		"Bytes that went past TCP; up is from the client.", []string{"direction"}, nil)
 	resetsDesc = prometheus.NewDesc("sluice_splice_resets_total",
 		"Connections reset because their backend stopped seeing spliced bytes.", nil, nil)
 )
@@ -56,8 +56,8 @@ func (c Collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.NewInvalidMetric(bytesDesc, err)
 		return
 	}
-	ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.CounterValue, float64(toBackend), "to_backend")
-	ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.CounterValue, float64(fromBackend), "from_backend")
+	ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.CounterValue, float64(toBackend), "up")
+	ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.CounterValue, float64(fromBackend), "down")
 }
 
 func reasonOf(err error) string {

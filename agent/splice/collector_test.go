@@ -42,8 +42,8 @@ func TestMetrics(t *testing.T) {
 	p := ends(t, s, l)
 	warm(t, p)
 	want := []string{
-		"sluice_splice_bytes_total{direction=from_backend} 80",
-		"sluice_splice_bytes_total{direction=to_backend} 16",
+		"sluice_splice_bytes_total{direction=down} 80",
+		"sluice_splice_bytes_total{direction=up} 16",
 		"sluice_splice_outcomes_total{outcome=endpoint_unknown} 0",
 		"sluice_splice_outcomes_total{outcome=foreign_owner} 0",
 		"sluice_splice_outcomes_total{outcome=map_full} 0",
