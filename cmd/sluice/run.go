@@ -68,7 +68,7 @@ func (f *runFlags) open(e *env) (log *slog.Logger, accessLog io.WriteCloser, err
 	if _, err := agent.Harden(); err != nil {
 		log.Warn("process is not hardened", "error", err)
 	}
-	accessLog, err = openAccessLog(f.accessLog, e.stdout)
+	accessLog, err = openAccessLog(f.accessLog, e.stdout, log)
 	return log, accessLog, err
 }
 
@@ -100,7 +100,7 @@ func defaultAdmin() string {
 }
 
 // run serves a folder until SIGTERM or SIGINT: the first drains, the second
-// ends at once. SIGHUP reads the folder again.
+// ends at once. SIGHUP opens the access log anew and reads the folder again.
 func run(e *env, flags *flag.FlagSet, args []string) error {
 	var f runFlags
 	f.register(flags)
@@ -165,25 +165,6 @@ func drainOnSignal(parent context.Context, log *slog.Logger) (context.Context, c
 	})
 	return ctx, stop
 }
-
-// openAccessLog opens where the access log goes, nil for nowhere.
-func openAccessLog(path string, stdout io.Writer) (io.WriteCloser, error) {
-	switch path {
-	case "off":
-		return nil, nil
-	case "-":
-		return nopCloser{stdout}, nil
-	}
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
-	if err != nil {
-		return nil, fmt.Errorf("access log: %w", err)
-	}
-	return f, nil
-}
-
-type nopCloser struct{ io.Writer }
-
-func (nopCloser) Close() error { return nil }
 
 // nodeAddresses are the addresses by which others reach this machine; those of
 // the loopback link when there are no others.
