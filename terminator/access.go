@@ -5,17 +5,26 @@ package terminator
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"time"
 
+	"github.com/sluice-gateway/sluice/terminator/httproute"
 	"github.com/sluice-gateway/sluice/terminator/relay"
 )
+
+func (s *Server) logsAccess() bool {
+	return s.AccessLog != nil && s.AccessLog.Enabled(context.Background(), slog.LevelInfo)
+}
 
 // log writes the access log record of a connection that has ended. Durations
 // are in seconds. A peer that resets is routine: the error is an attribute.
 func (c *connection) log(i *Connection, end relay.End, err error) {
-	log := c.s.AccessLog
-	if log == nil || !log.Enabled(context.Background(), slog.LevelInfo) {
+	if !c.s.logsAccess() {
 		return
+	}
+	if c.http {
+		// It may have carried requests for several: they have records of their own.
+		i.Route, i.Backend, i.Endpoint = "", "", ""
 	}
 	attrs := []slog.Attr{
 		slog.Uint64("id", i.ID),
@@ -39,8 +48,38 @@ func (c *connection) log(i *Connection, end relay.End, err error) {
 		slog.String("reason", i.Reason),
 		slog.String("result", string(end)),
 	}
+	if c.http {
+		attrs = append(attrs, slog.Int64("requests", c.requests.Load()))
+	}
 	if err != nil {
 		attrs = append(attrs, slog.String("error", err.Error()))
 	}
-	log.LogAttrs(context.Background(), slog.LevelInfo, "connection", attrs...)
+	c.s.AccessLog.LogAttrs(context.Background(), slog.LevelInfo, "connection", attrs...)
+}
+
+// logRequest writes the access log record of an HTTP request that is over.
+// The query is left out: it is where secrets are.
+func (c *connection) logRequest(r *http.Request, q *httproute.Served) {
+	if !c.s.logsAccess() {
+		return
+	}
+	c.s.AccessLog.LogAttrs(context.Background(), slog.LevelInfo, "request",
+		slog.Uint64("id", c.info.ID),
+		slog.String("request_id", q.RequestID),
+		slog.Time("start", q.Start),
+		slog.Float64("duration", time.Since(q.Start).Seconds()),
+		slog.String("client", c.info.Client.String()),
+		slog.String("listener", q.Listener),
+		slog.String("protocol", r.Proto),
+		slog.String("method", r.Method),
+		slog.String("host", r.Host),
+		slog.String("path", r.URL.EscapedPath()),
+		slog.Int("status", q.Status),
+		slog.String("route", q.Route),
+		slog.String("backend", q.Backend),
+		slog.String("endpoint", q.Endpoint),
+		slog.Int64("up", q.Up),
+		slog.Int64("down", q.Down),
+		slog.String("result", string(q.Result)),
+	)
 }

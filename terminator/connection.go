@@ -82,7 +82,9 @@ type connection struct {
 	finished bool
 	cancel   context.CancelFunc // of HTTP requests, or nil
 
+	http      bool        // in the hands of package http
 	httpReset atomic.Bool // the client reset, as package http saw it
+	requests  atomic.Int64
 
 	// Of the idle watch alone.
 	moved time.Time

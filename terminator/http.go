@@ -35,9 +35,14 @@ func (s *Server) initHTTP() {
 				c.abort(relay.BackendReset)
 			}
 		},
-		Sent: func(r *http.Request, route, backend string, endpoint net.Addr) {
+		Sent: func(r *http.Request, route, backend, endpoint string) {
 			if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
-				c.set(func(i *Connection) { i.Route, i.Backend, i.Endpoint = route, backend, endpoint.String() })
+				c.set(func(i *Connection) { i.Route, i.Backend, i.Endpoint = route, backend, endpoint })
+			}
+		},
+		Done: func(r *http.Request, served httproute.Served) {
+			if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
+				c.logRequest(r, &served)
 			}
 		},
 		Log: s.Log,
@@ -96,6 +101,7 @@ func (s *Server) serveHTTPS(c *connection, leg *clientLeg, conn *tls.Conn) {
 
 func (s *Server) handOver(c *connection, conn net.Conn) {
 	c.set(func(i *Connection) { i.Path, i.Reason = "relay", "http" })
+	c.http = true
 	select {
 	case s.httpNew.conns <- conn:
 	case <-s.httpNew.done:
@@ -109,6 +115,7 @@ func (s *Server) httpListener(r *http.Request, host string) httproute.Listener {
 	if !ok {
 		return httproute.Listener{}
 	}
+	c.requests.Add(1)
 	st := s.snapshot.Load()
 	var l *listener
 	if p := st.at(c.info.Local); p != nil && p.tls == (r.TLS != nil) {
@@ -118,14 +125,14 @@ func (s *Server) httpListener(r *http.Request, host string) httproute.Listener {
 		if l == nil {
 			return httproute.Listener{}
 		}
-		return httproute.Listener{Hosts: l.config.HTTP, Port: l.config.Port}
+		return httproute.Listener{Name: l.config.Name, Hosts: l.config.HTTP, Port: l.config.Port}
 	}
 	mine := st.listeners[c.listener.config.Name]
 	if mine == nil {
 		return httproute.Listener{}
 	}
 	return httproute.Listener{
-		Hosts: mine.config.HTTP, Port: mine.config.Port,
+		Name: mine.config.Name, Hosts: mine.config.HTTP, Port: mine.config.Port,
 		Misdirected: l != nil && l.config.Name != mine.config.Name,
 	}
 }

@@ -5,6 +5,10 @@ package terminator
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -45,6 +49,115 @@ func TestAccessLogSaysWhatHappened(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+}
+
+// records returns the lines of the access log with this message, without what
+// differs each time.
+func (g *gateway) records(t *testing.T, msg string) []map[string]any {
+	t.Helper()
+	var out []map[string]any
+	for line := range strings.Lines(g.access.String()) {
+		var got map[string]any
+		if err := json.Unmarshal([]byte(line), &got); err != nil {
+			t.Fatal(err)
+		}
+		if got["msg"] != msg {
+			continue
+		}
+		for _, key := range []string{"time", "start", "client", "duration", "level", "msg"} {
+			if got[key] == nil || got[key] == "" || got[key] == 0. {
+				t.Errorf("%s: %v", key, got[key])
+			}
+			delete(got, key)
+		}
+		out = append(out, got)
+	}
+	return out
+}
+
+// TestAccessLogHasALineForEachHTTPRequest: one connection may carry requests
+// for several routes.
+func TestAccessLogHasALineForEachHTTPRequest(t *testing.T) {
+	plain, secure := freePort(t), freePort(t)
+	g, snap := webGateway(t, &Server{}, plain, secure)
+	c := browser(t, plain, secure, false)
+	get(t, c, "http://a.example/x?token=secret")
+	get(t, c, "http://a.example/y")
+	c.Transport.(*http.Transport).DisableKeepAlives = true // of the last one
+	get(t, c, "http://other.test/")
+	c.CloseIdleConnections()
+	eventually(t, "two connections", func() bool { return len(g.records(t, "connection")) == 2 })
+
+	endpoints := map[string]string{}
+	for _, b := range snap.Backends {
+		endpoints[b.Name] = net.JoinHostPort(b.Endpoints[0].Host, itoa(b.Endpoints[0].Port))
+	}
+	request := func(id float64, listener, host, path string, status float64, to string, down float64) map[string]any {
+		out := map[string]any{"id": id, "listener": listener, "protocol": "HTTP/1.1", "method": "GET", "host": host, "path": path,
+			"status": status, "route": "", "backend": to, "endpoint": endpoints[to], "up": 0., "down": down, "result": "done"}
+		if to != "" {
+			out["route"] = "HTTPRoute/" + to
+		}
+		return out
+	}
+	got := g.records(t, "request")
+	for _, r := range got {
+		if id, _ := r["request_id"].(string); (len(id) == 36) != (r["backend"] != "") {
+			t.Errorf("request_id %q of %v", id, r)
+		}
+		delete(r, "request_id")
+	}
+	want := []map[string]any{
+		request(1, "http-a", "a.example", "/x", 200, "wa", 5),
+		request(1, "http-a", "a.example", "/y", 200, "wa", 5),
+		request(2, "", "other.test", "/", 404, "", 17),
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+	for _, r := range g.records(t, "connection") {
+		if r["requests"] != 3-r["id"].(float64) || r["route"] != "" || r["endpoint"] != "" || r["reason"] != "http" {
+			t.Errorf("connection: %v", r)
+		}
+	}
+	if strings.Contains(g.access.String(), "secret") {
+		t.Error("the query is in the log")
+	}
+}
+
+// TestTheReadmeShowsTheFieldsOfTheAccessLog compares names, not values.
+func TestTheReadmeShowsTheFieldsOfTheAccessLog(t *testing.T) {
+	plain, secure := freePort(t), freePort(t)
+	g, _ := webGateway(t, &Server{}, plain, secure)
+	greeting(t, secure, "c.example")
+	get(t, browser(t, plain, secure, false), "http://a.example/")
+	eventually(t, "two lines", func() bool { return strings.Count(g.access.String(), "\n") == 2 })
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := map[string][]string{}
+	for _, object := range regexp.MustCompile(`(?s)\n\{"time":.*?\}\n`).FindAllString(string(readme), -1) {
+		keys, msg := fields(t, object)
+		shown[msg] = keys
+	}
+	for line := range strings.Lines(g.access.String()) {
+		keys, msg := fields(t, line)
+		if diff := cmp.Diff(keys, shown[msg]); diff != "" {
+			t.Errorf("msg %s (-log +README):\n%s", msg, diff)
+		}
+	}
+}
+
+func fields(t *testing.T, object string) (keys []string, msg string) {
+	t.Helper()
+	var values map[string]any
+	if err := json.Unmarshal([]byte(object), &values); err != nil {
+		t.Fatalf("%v: %s", err, object)
+	}
+	delete(values, "error") // where something broke
+	msg, _ = values["msg"].(string)
+	return slices.Sorted(maps.Keys(values)), msg
 }
 
 // TestMetricsAreThoseOfTheTable gathers after one connection of each kind and

@@ -54,7 +54,8 @@ type Server struct {
 
 	// Log takes what an operator must know. Default slog.Default.
 	Log *slog.Logger
-	// AccessLog takes one record per connection. Default none.
+	// AccessLog takes one record per connection, and one per HTTP request.
+	// Default none.
 	AccessLog *slog.Logger
 	// Metrics counts. Default one that nobody reads.
 	Metrics *Metrics

@@ -39,7 +39,7 @@ func (f *runFlags) register(flags *flag.FlagSet) {
 	flags.StringVar(&f.admin, "admin", defaultAdmin(), "`path` of the admin socket; its file mode, 0600, is the access control")
 	flags.StringVar(&f.metrics, "metrics", defaultMetrics, "`address` of /metrics, /healthz and /readyz, or off")
 	flags.StringVar(&f.splice, "splice", "auto", "`auto` splices where this machine can, off relays everything")
-	flags.StringVar(&f.accessLog, "access-log", "off", "`file` for one JSON line per connection, - for standard output, or off")
+	flags.StringVar(&f.accessLog, "access-log", "off", "`file` for one JSON line per connection and HTTP request, - for standard output, or off")
 	flags.StringVar(&f.pinDir, "pin-dir", splice.DefaultPinDir, "`folder` on a bpffs where bpftool finds the maps")
 	flags.StringVar(&f.cgroup, "cgroup", "", "cgroup2 `folder` of the backends to splice into (default the root of cgroup2)")
 	flags.TextVar(&f.logLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")

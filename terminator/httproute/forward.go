@@ -39,6 +39,7 @@ type exchange struct {
 	target url.URL // of the client, normalized
 
 	in    *http.Request // as it came
+	rec   *recorder
 	out   *response
 	body  *clientBody
 	pool  *pool
@@ -49,16 +50,19 @@ type exchange struct {
 	mu       sync.Mutex
 	done     bool
 	timedOut bool
+	broke    atomic.Bool // it was not the client that ended it
 }
 
 // forward sends a request to its backend and the response to the client.
-func (h *Handler) forward(w http.ResponseWriter, r *http.Request, x *exchange) {
+func (x *exchange) forward() {
+	h, w, r := x.h, x.rec, x.in
+	w.Backend = x.ref.Backend
 	if x.pool = h.acquire(x.ref.Backend); x.pool == nil {
 		http.Error(w, "shutting down", http.StatusServiceUnavailable)
 		return
 	}
 	defer h.release(x.pool)
-	x.h, x.in, x.body = h, r, &clientBody{ReadCloser: r.Body}
+	x.body = &clientBody{ReadCloser: r.Body, read: &w.up}
 	x.body.complete.Store(r.ContentLength == 0)
 	x.out = &response{ResponseWriter: w, body: x.body, http1: r.ProtoMajor == 1}
 
@@ -75,11 +79,12 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, x *exchange) {
 		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
 
-	if h.Sent != nil {
-		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
-			h.Sent(r, x.rule.Route, x.ref.Backend, info.Conn.RemoteAddr())
-		}})
-	}
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		w.Endpoint = info.Conn.RemoteAddr().String()
+		if h.Sent != nil {
+			h.Sent(r, w.Route, w.Backend, w.Endpoint)
+		}
+	}})
 	out := r.WithContext(ctx)
 	out.Body = x.body
 	if up := r.Header.Get("Upgrade"); up != "" && !strings.EqualFold(up, "websocket") {
@@ -133,7 +138,8 @@ func (x *exchange) rewrite(p *httputil.ProxyRequest) {
 	out.Header.Set("X-Forwarded-For", strings.Join(via, ", "))
 	out.Header.Set("X-Forwarded-Proto", scheme(x.in))
 	out.Header.Set("X-Envoy-External-Address", client)
-	out.Header.Set("X-Request-Id", uuid.NewString())
+	x.rec.RequestID = uuid.NewString()
+	out.Header.Set("X-Request-Id", x.rec.RequestID)
 	out.Header.Del("X-Envoy-Internal")
 
 	if rw := x.rule.URLRewrite; rw != nil {
@@ -209,6 +215,9 @@ func (x *exchange) abortBroken() {
 }
 
 func (x *exchange) abort() {
+	if !x.rec.left(x.in) {
+		x.broke.Store(true)
+	}
 	if x.h.Abort != nil {
 		x.h.Abort(x.in)
 	}
@@ -253,11 +262,13 @@ func (x *exchange) finish() {
 // clientBody is the body of a request; it remembers how reading it ended.
 type clientBody struct {
 	io.ReadCloser
+	read             *atomic.Int64 // bytes
 	complete, failed atomic.Bool
 }
 
 func (b *clientBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
+	b.read.Add(int64(n))
 	if err == io.EOF {
 		b.complete.Store(true)
 	} else if err != nil {

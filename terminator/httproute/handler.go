@@ -26,6 +26,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/sluice-gateway/sluice/agent/config"
 )
@@ -36,6 +37,8 @@ var ErrNoEndpoint = errors.New("no usable endpoint")
 
 // Listener is what a snapshot says of the listener that took a request.
 type Listener struct {
+	// Name is for Served.
+	Name string
 	// Hosts are the rules, most specific host first (config.Listener.HTTP).
 	// The first host that matches is taken, alone.
 	Hosts []config.HTTPHost
@@ -77,7 +80,10 @@ type Options struct {
 
 	// Sent, when set, is told of each request that has a connection to an
 	// endpoint of its backend.
-	Sent func(r *http.Request, route, backend string, endpoint net.Addr)
+	Sent func(r *http.Request, route, backend, endpoint string)
+
+	// Done, when set, is told of each request when it is over.
+	Done func(r *http.Request, s Served)
 
 	Log *slog.Logger
 }
@@ -131,6 +137,10 @@ func (h *Handler) Close() {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	host := hostname(r.Host)
 	l := h.Listener(r, host)
+	rec := &recorder{ResponseWriter: w, Served: Served{Start: time.Now(), Listener: l.Name}}
+	x := &exchange{h: h, in: r, rec: rec}
+	defer rec.end(h, r, x)
+	w = rec
 	if l.Misdirected {
 		http.Error(w, "the host of this request belongs to another listener", http.StatusMisdirectedRequest)
 		return
@@ -145,6 +155,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rule := find(l.Hosts, host, target.Path, r)
+	if rule != nil {
+		rec.Route = rule.Route
+	}
 	switch {
 	case rule == nil:
 		http.Error(w, "no route matches", http.StatusNotFound)
@@ -158,6 +171,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "the route has no backend for this request, see its status", http.StatusInternalServerError)
 			return
 		}
-		h.forward(w, r, &exchange{rule: rule, ref: ref, target: target})
+		x.rule, x.ref, x.target = rule, ref, target
+		x.forward()
 	}
 }

@@ -48,6 +48,7 @@ func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	if ahead, _ := rw.Peek(rw.Reader.Buffered()); len(ahead) > 0 {
+		w.body.read.Add(int64(len(ahead)))
 		conn = &readAhead{conn, bytes.NewReader(bytes.Clone(ahead))}
 	}
 	return conn, rw, nil
