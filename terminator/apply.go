@@ -48,9 +48,10 @@ func (s *Server) bind(st *state) {
 		return
 	}
 	for key, p := range st.ports {
+		free := key.addr.IsValid() && (s.FreeBind || st.comes[key.addr])
 		k := s.sockets[key]
 		if k == nil {
-			k = &socket{key: key, done: make(chan struct{})}
+			k = &socket{key: key, free: free, done: make(chan struct{})}
 			k.state.Store(p)
 			s.listen(k)
 			s.sockets[key] = k
@@ -59,6 +60,7 @@ func (s *Server) bind(st *state) {
 			}
 			continue
 		}
+		k.free = free
 		k.state.Store(p)
 	}
 	for key, k := range s.sockets {

@@ -25,7 +25,8 @@ type state struct {
 	protocols    map[string]string
 	certificates map[string]*certificate
 	trusts       map[trust]*tickets
-	idle         time.Duration // the shortest idle timeout
+	comes        map[netip.Addr]bool // the node has it at times only
+	idle         time.Duration       // the shortest idle timeout
 }
 
 // at returns what a connection to a local address meets, nil for nothing.
@@ -89,7 +90,11 @@ func (s *Server) compile(snap *config.Snapshot, old *state) *state {
 		protocols:    make(map[string]string, len(snap.Backends)),
 		certificates: make(map[string]*certificate, len(snap.Certificates)),
 		trusts:       map[trust]*tickets{},
+		comes:        make(map[netip.Addr]bool, len(snap.Addresses)),
 		idle:         s.IdleTimeout,
+	}
+	for _, a := range snap.Addresses {
+		st.comes[a.Unmap()] = true
 	}
 	addresses := make(map[string][]string, len(snap.Backends))
 	for _, b := range snap.Backends {

@@ -47,6 +47,10 @@ type Server struct {
 	KeepAlive time.Duration
 	// DrainTimeout is how long Run lets connections finish. Default 30 s.
 	DrainTimeout time.Duration
+	// FreeBind listens on addresses of listeners even while the node does not
+	// have them (IP_FREEBIND), so that an address that comes is served at once.
+	// Without it only those of Snapshot.Addresses are.
+	FreeBind bool
 	// MaxConnections limits the client connections of each listener that has no
 	// limit of its own. Default 50,000. All listeners together have half of the
 	// descriptors that the process may open.

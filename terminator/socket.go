@@ -40,6 +40,7 @@ func (k socketKey) overlaps(o socketKey) bool {
 // when they were accepted.
 type socket struct {
 	key     socketKey
+	free    bool             // may listen on an address that the node does not have
 	ln      *net.TCPListener // nil while it cannot listen
 	err     error
 	started bool
@@ -54,8 +55,12 @@ func (s *Server) listen(k *socket) {
 	for other := range s.sockets {
 		shared = shared || (other.overlaps(k.key) && s.sockets[other].ln != nil)
 	}
+	control := func(network, address string, c syscall.RawConn) error { return nil }
+	if k.free {
+		control = freeBind
+	}
 	lc := net.ListenConfig{KeepAlive: -1, Control: func(network, address string, c syscall.RawConn) error {
-		return errors.Join(lingerControl(network, address, c), s.listenControl(c))
+		return errors.Join(control(network, address, c), lingerControl(network, address, c), s.listenControl(c))
 	}}
 	lc.SetMultipathTCP(false)
 	var ln net.Listener
@@ -64,7 +69,7 @@ func (s *Server) listen(k *socket) {
 		// one for a single address. A port of another process is an error,
 		// which SO_REUSEPORT would hide from both.
 		var probe net.Listener
-		if probe, k.err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", k.key.String()); k.err != nil {
+		if probe, k.err = (&net.ListenConfig{Control: control}).Listen(context.Background(), "tcp", k.key.String()); k.err != nil {
 			k.err = cured(k.err)
 			return
 		}
@@ -100,6 +105,18 @@ func (s *Server) listenControl(c syscall.RawConn) error {
 			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1),
 			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds),
 			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds))
+	}); cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+// freeBind lets a socket listen on an address that the node does not have.
+// IP_FREEBIND holds for IPv6 sockets too (ip(7), inet_can_nonlocal_bind).
+func freeBind(_, _ string, c syscall.RawConn) error {
+	var err error
+	if cerr := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1)
 	}); cerr != nil {
 		return cerr
 	}

@@ -21,6 +21,9 @@ type Snapshot struct {
 	Routes       []Route       `json:"routes,omitempty"`
 	Backends     []Backend     `json:"backends,omitempty"`
 	Certificates []Certificate `json:"certificates,omitempty"`
+	// Addresses are those of listeners that no node has by itself: one node at
+	// a time holds each of them, and every node listens on them all the time.
+	Addresses []netip.Addr `json:"addresses,omitempty"`
 }
 
 // Protocol is what a listener speaks with its clients, in the words of the
@@ -38,7 +41,8 @@ const (
 // Listener is one entry of a Gateway. Several listeners may share an address
 // and port when host names tell them apart (HTTP, HTTPS and TLS).
 type Listener struct {
-	// Name is "namespace/gateway/listener".
+	// Name is "namespace/gateway/listener"; that of a ListenerSet's listener is
+	// "namespace/gateway/namespace/listenerset/listener".
 	Name string `json:"name"`
 	// Addresses are the local addresses to listen on; none means all addresses
 	// of the node, IPv4 and IPv6.

@@ -43,6 +43,7 @@ func good() *config.Snapshot {
 			{Name: "a/redis:6379", Endpoints: []config.Endpoint{{Host: "10.0.0.2", Port: 1}, {Host: "10.0.0.1", Port: 2}, {Host: "10.0.0.1", Port: 1}}},
 		},
 		Certificates: []config.Certificate{{Name: "a/www", Chain: []byte("chain"), Key: config.Secret("s3cr3t-key")}},
+		Addresses:    []netip.Addr{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("192.0.2.1")},
 	}
 	s.Sort()
 	return s
@@ -82,6 +83,10 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 			[]string{"listener a/gw/http: out of order or given twice"}},
 		"a route twice": {func(s *config.Snapshot) { s.Routes = append(s.Routes, s.Routes[1]) },
 			[]string{"route TLSRoute/a/redis: out of order or given twice"}},
+		"an address twice": {func(s *config.Snapshot) { s.Addresses[1] = s.Addresses[0] },
+			[]string{"address 192.0.2.1: out of order or given twice"}},
+		"an address of no listener": {func(s *config.Snapshot) { listener(s, "a/gw/tcp").Addresses = nil },
+			[]string{"address 192.0.2.1: no listener has it", "address 2001:db8::1: no listener has it"}},
 		"no name": {func(s *config.Snapshot) { s.Backends[0].Name = ""; s.Routes[1].Backends[0].Backend = "" },
 			[]string{"backend 0: name is required"}},
 		"no port": {func(s *config.Snapshot) { listener(s, "a/gw/http").Port = 0 },
@@ -135,7 +140,7 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 			[]string{"certificate a/www: chain and key are required"}},
 		"a port that TCP has to itself": {func(s *config.Snapshot) {
 			l := listener(s, "a/gw/tcp")
-			l.Port, l.Addresses = 80, nil
+			l.Port, l.Addresses, s.Addresses = 80, nil, nil
 		}, []string{"listener a/gw/tcp: port 80 is also used by listener a/gw/http with protocol HTTP"}},
 		"plain and encrypted on a port": {func(s *config.Snapshot) { listener(s, "a/gw/http").Port = 443 },
 			[]string{
@@ -167,6 +172,7 @@ func TestSortGivesEqualContentOneHash(t *testing.T) {
 	slices.Reverse(s.Backends)
 	slices.Reverse(s.Backends[0].Endpoints)
 	slices.Reverse(s.Listeners[0].L4)
+	slices.Reverse(s.Addresses)
 	s.Sort()
 	if got := s.Hash(); got != want {
 		t.Errorf("got %s, want %s", got, want)

@@ -26,15 +26,33 @@ func (s *Snapshot) Parts() map[string]*Snapshot {
 	for _, l := range s.Listeners {
 		listeners[l.Gateway()] = append(listeners[l.Gateway()], l)
 	}
+	held := make(map[netip.Addr]bool, len(s.Addresses))
+	for _, a := range s.Addresses {
+		held[a] = true
+	}
 	parts := make(map[string]*Snapshot, len(listeners))
 	for gateway, of := range listeners {
 		used := uses(of, routes, backends)
 		p := &Snapshot{Listeners: of, Routes: pick(routes, used.routes), Backends: pick(backends, used.backends),
-			Certificates: pick(certificates, used.certificates)}
+			Certificates: pick(certificates, used.certificates), Addresses: among(of, held)}
 		p.Sort()
 		parts[gateway] = p
 	}
 	return parts
+}
+
+// among returns the addresses of listeners that are in a set, sorted.
+func among(listeners []Listener, set map[netip.Addr]bool) []netip.Addr {
+	var out []netip.Addr
+	for i := range listeners {
+		for _, a := range listeners[i].Addresses {
+			if set[a] {
+				out = append(out, a)
+			}
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
 }
 
 type used struct{ routes, backends, certificates map[string]bool }
@@ -98,6 +116,7 @@ func Join(parts []*Snapshot) (s *Snapshot, left map[string]string) {
 	s, left = &Snapshot{}, map[string]string{}
 	routes, backends, certificates := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	users := sockets{}
+	held := map[netip.Addr]bool{}
 	for _, p := range parts {
 		for i := range p.Listeners {
 			l := &p.Listeners[i]
@@ -111,7 +130,11 @@ func Join(parts []*Snapshot) (s *Snapshot, left map[string]string) {
 		s.Routes = appendNew(s.Routes, p.Routes, routes, func(r *Route) string { return r.Name })
 		s.Backends = appendNew(s.Backends, p.Backends, backends, func(b *Backend) string { return b.Name })
 		s.Certificates = appendNew(s.Certificates, p.Certificates, certificates, func(c *Certificate) string { return c.Name })
+		for _, a := range p.Addresses {
+			held[a] = true
+		}
 	}
+	s.Addresses = among(s.Listeners, held)
 	s.Sort()
 	return s, left
 }

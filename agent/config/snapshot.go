@@ -20,6 +20,7 @@ func (s *Snapshot) Sort() {
 	slices.SortFunc(s.Routes, func(a, b Route) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(s.Backends, func(a, b Backend) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(s.Certificates, func(a, b Certificate) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(s.Addresses, netip.Addr.Compare)
 	for i := range s.Listeners {
 		l := &s.Listeners[i]
 		slices.SortFunc(l.Addresses, netip.Addr.Compare)

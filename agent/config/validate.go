@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -25,6 +26,7 @@ func (s *Snapshot) Validate() error {
 		v.listener(&s.Listeners[i])
 	}
 	v.sockets(s.Listeners)
+	v.addresses(s)
 	for _, r := range s.Routes {
 		for _, b := range r.Backends {
 			v.backendRef("route "+r.Name, b)
@@ -168,5 +170,23 @@ func (v *validation) sockets(listeners []Listener) {
 			v.addf("listener %s: %s", l.Name, problem)
 		}
 		users.add(l)
+	}
+}
+
+// addresses checks that each address to be held is some listener's.
+func (v *validation) addresses(s *Snapshot) {
+	of := map[netip.Addr]bool{}
+	for i := range s.Listeners {
+		for _, a := range s.Listeners[i].Addresses {
+			of[a] = true
+		}
+	}
+	for i, a := range s.Addresses {
+		if i > 0 && s.Addresses[i-1].Compare(a) >= 0 {
+			v.addf("address %s: out of order or given twice", a)
+		}
+		if !of[a] {
+			v.addf("address %s: no listener has it", a)
+		}
 	}
 }
