@@ -36,7 +36,8 @@ type Status struct {
 // Key returns the name of the object.
 func (s *Status) Key() Key { return Key{s.Kind, s.Namespace, s.Name} }
 
-// Problems lists what is wrong, each with object, reason and message; none
+// Problems lists what is wrong, each with object, condition, reason and message
+// ("TLSRoute a/b: parent Gateway c: not Accepted (NoMatchingParent): …"); none
 // means that everything asked for is served. What follows from another problem
 // of the same part is left out.
 func (s *Status) Problems() []string {
@@ -119,7 +120,14 @@ func (p *problems) add(part string, c metav1.Condition) {
 	if part != "" {
 		at += ": " + part
 	}
-	p.list = append(p.list, fmt.Sprintf("%s: %s %s: %s", at, c.Type, c.Reason, c.Message))
+	state := c.Type
+	switch c.Status {
+	case metav1.ConditionFalse:
+		state = "not " + c.Type
+	case metav1.ConditionUnknown:
+		state = c.Type + " unknown"
+	}
+	p.list = append(p.list, fmt.Sprintf("%s: %s (%s): %s", at, state, c.Reason, c.Message))
 }
 
 func parentText(r gwv1.ParentReference) string {
