@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sluice-gateway/sluice/agent/config"
+	"github.com/sluice-gateway/sluice/controller/publication"
 	"github.com/sluice-gateway/sluice/controller/translate"
 )
 
@@ -90,6 +91,35 @@ func TestTranslateGivesAValidSnapshotForAnyPartOfTheObjects(t *testing.T) {
 	for seed := range uint64(50) {
 		check(t, part(everything, rand.New(rand.NewPCG(seed, 3)), rand.Float64()), nil)
 	}
+}
+
+// What is published is each Gateway's part: whatever a listener refers to must
+// come along, through the encoding, and the parts must be the whole again.
+func TestPublishedPartsAreTheSnapshot(t *testing.T) {
+	allCases(t, func(t *testing.T, c goldenCase, r translate.Resources) {
+		for _, byNode := range []bool{false, true} {
+			s, _ := translate.Translate(r, translate.Options{ControllerName: controllerName, DefaultClass: "sluice", Now: now, ByNode: byNode})
+			var parts []*config.Snapshot
+			for gateway, part := range s.Parts() {
+				secret, err := publication.Encode("sluice-system", gateway, part)
+				if err != nil {
+					t.Fatal(err)
+				}
+				decoded, err := publication.Decode(secret)
+				if err != nil {
+					t.Fatal(err)
+				}
+				parts = append(parts, decoded)
+			}
+			joined, left := config.Join(parts)
+			if len(left) > 0 {
+				t.Errorf("left out: %v", left)
+			}
+			if diff := cmp.Diff(encode(t, s), encode(t, joined)); diff != "" || s.Hash() != joined.Hash() {
+				t.Errorf("-translated +joined:\n%s", diff)
+			}
+		}
+	})
 }
 
 // shuffled returns the objects in another order.
