@@ -4,10 +4,10 @@ LINT    := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.1
 BINARY  := build/sluice
 
 .DEFAULT_GOAL := help
-.PHONY: help build generate fresh lint kubernetes test race test-long fuzz demo bench ci clean
+.PHONY: help build generate fresh lint kubernetes test race test-long fuzz demo cluster cluster-down bench ci clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build/sluice, static
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BINARY) ./cmd/sluice
@@ -49,6 +49,12 @@ fuzz: ## each fuzz target for FUZZTIME (default 1m)
 demo: build ## the tour: curl and redis-cli through a gateway, into another network namespace
 	@deploy/packages.sh demo
 	@deploy/demo/run.sh
+
+cluster: ## a Kubernetes cluster in namespaces of this machine, NODES=2; deploy/cluster/kubectl.sh talks to it
+	@deploy/cluster/up.sh $(or $(NODES),2)
+
+cluster-down: ## end the cluster and remove what it left
+	@deploy/cluster/down.sh
 
 bench: build ## CPU per GB and per round trip against HAProxy and nginx
 	@deploy/packages.sh bench

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Installs the Debian packages that a task needs and that are missing.
-# usage: deploy/packages.sh demo|test|generate|bench
+# usage: deploy/packages.sh demo|test|generate|bench|cluster
 set -eu
 
 case "${1:-}" in
@@ -11,7 +11,9 @@ test)     want="curl openssl gnutls-bin redis-server redis-tools iproute2 bpftoo
 	haproxy nginx libnginx-mod-stream python3" ;;
 generate) want="clang-14 llvm-14" ;;
 bench)    want="haproxy nginx libnginx-mod-stream iproute2" ;;
-*)        echo "usage: $0 demo|test|generate|bench" >&2; exit 2 ;;
+cluster)  want="containerd runc containernetworking-plugins iptables nftables conntrack iproute2 openssl procps
+	util-linux bpftool ca-certificates" ;;
+*)        echo "usage: $0 demo|test|generate|bench|cluster" >&2; exit 2 ;;
 esac
 
 missing=""

@@ -1,0 +1,33 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Builds the images that the cluster's tests use.
+# usage: images.sh DIR
+set -euo pipefail
+. "$(dirname "$0")/env.sh"
+mkdir -p "$1"
+out=$(cd "$1" && pwd)
+bin=$(mktemp -d)
+trap 'rm -rf "$bin"' EXIT
+export CGO_ENABLED=0
+
+cd "$repository"
+go build -trimpath -o "$bin/" ./cmd/sluice ./deploy/cluster/mkimage ./deploy/cluster/pause
+"$bin/mkimage" "$out/pause.tar" sluice.test/pause:1 "$bin/pause"
+# With bpftool and the libraries that it links, to look at the maps by kubectl exec.
+bpftool=$(PATH=$PATH:/usr/sbin command -v bpftool)
+files=("$bin/sluice" /etc/ssl/certs/ca-certificates.crt=/etc/ssl/certs/ca-certificates.crt "$bpftool=/bpftool")
+for library in $(ldd "$bpftool" | grep -o '/[^ ]*'); do files+=("$library=$library"); done
+"$bin/mkimage" "$out/sluice.tar" sluice/sluice:dev "${files[@]}"
+
+# The backends of the conformance suite, under the names that its manifests use.
+cd "$repository/deploy/conformance"
+suite=sigs.k8s.io/gateway-api/conformance
+go build -trimpath -ldflags "-s -w" -o "$bin/" $suite/echo-basic ./dns
+manifests=$(go list -m -f '{{.Dir}}' $suite)
+image() { # NAME BINARY
+	grep -rhoE "image: [^ ]*/$1:[^ ]*" "$manifests/base" "$manifests/tests" | sort -u | while read -r _ reference; do
+		"$bin/mkimage" "$out/$(echo "$reference" | tr '/:' '__').tar" "$reference" "$2"
+	done
+}
+image echo-basic "$bin/echo-basic"
+image coredns "$bin/dns"
