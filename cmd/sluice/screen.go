@@ -9,9 +9,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -19,9 +19,15 @@ import (
 	"github.com/sluice-gateway/sluice/controller/translate"
 )
 
-// printStatus prints the status as one screen: what is served from top to
-// bottom, then everything that is wrong, in whole sentences.
-func printStatus(w io.Writer, v *statusView, now time.Time) {
+// screen prints a status from top to bottom: what is served, then everything
+// that is wrong, in whole sentences.
+type screen struct {
+	w     io.Writer
+	now   time.Time
+	width int // of the terminal, 0 for none: long lines are left to grep
+}
+
+func (s *screen) print(v *statusView) {
 	open := 0
 	for _, l := range v.Listeners {
 		open += l.Connections
@@ -33,45 +39,52 @@ func printStatus(w io.Writer, v *statusView, now time.Time) {
 	case v.Snapshot == "":
 		state = "starting"
 	}
-	fmt.Fprintf(w, "sluice %s, %s for %s, %d open connections\n", v.Version, state, age(now.Sub(v.Started)), open)
-	printSplice(w, &v.Splice)
-
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	defer t.Flush()
-	printGateways(t, v)
-	printRoutes(t, v.Resources.Objects)
-	if len(v.Certificates) > 0 {
-		fmt.Fprint(t, "\nCERTIFICATE\tKEY\tNAMES\tEXPIRES\n")
-		for _, c := range v.Certificates {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", c.Name, c.KeyType, cmp.Or(shorten(c.DNSNames), c.Subject), expiry(c.NotAfter, now))
-		}
+	s.line("", "sluice %s, %s for %s, %d open connections", v.Version, state, age(s.now.Sub(v.Started)), open)
+	s.splice(&v.Splice)
+	if len(v.Resources.Objects) > 0 {
+		s.gateways(v)
+		s.routes(v.Resources.Objects)
+	} else {
+		s.listeners(v.Listeners)
 	}
-	printList(t, "WARNINGS", v.warnings())
-	printList(t, "PROBLEMS", v.Resources.Problems)
+	if len(v.Certificates) > 0 {
+		t := s.table("CERTIFICATE", "KEY", "NAMES", "EXPIRES")
+		for _, c := range v.Certificates {
+			t.row(c.Name, c.KeyType, cmp.Or(shorten(c.DNSNames), c.Subject), expiry(c.NotAfter, s.now))
+		}
+		t.print()
+	}
+	s.list("WARNINGS", v.warnings())
+	s.list("PROBLEMS", v.Resources.Problems)
 }
 
-func printSplice(w io.Writer, s *agent.SpliceStatus) {
-	if !s.On {
-		fmt.Fprintf(w, "splice off (%s): %s; connections are relayed\n", s.Reason, s.Message)
+func (s *screen) splice(v *agent.SpliceStatus) {
+	if !v.On {
+		s.line("", "splice off (%s): %s; connections are relayed", v.Reason, v.Message)
 		return
 	}
 	var outcomes []string
-	for _, o := range slices.Sorted(maps.Keys(s.Outcomes)) {
-		if s.Outcomes[o] > 0 {
-			outcomes = append(outcomes, fmt.Sprintf("%s %d", o, s.Outcomes[o]))
+	for _, o := range slices.Sorted(maps.Keys(v.Outcomes)) {
+		if v.Outcomes[o] > 0 {
+			outcomes = append(outcomes, fmt.Sprintf("%s %d", o, v.Outcomes[o]))
 		}
 	}
-	fmt.Fprintf(w, "splice on, connections so far: %s; maps: %s\n", cmp.Or(strings.Join(outcomes, ", "), "none"), s.Pins)
+	s.line("", "splice on, connections so far: %s; maps: %s", cmp.Or(strings.Join(outcomes, ", "), "none"), v.Pins)
 }
 
-// printGateways prints each Gateway with its listeners. What speaks of a
-// listener is taken from both sides: the object's status, and the node.
-func printGateways(t io.Writer, v *statusView) {
-	nodes := map[string]agent.ListenerStatus{}
-	for _, l := range v.Listeners {
-		nodes[l.Name] = l
+// gateways prints each Gateway with its listeners. What is said of a listener
+// comes from all sides: what was asked for, the object's status, the node.
+func (s *screen) gateways(v *statusView) {
+	asked := map[string]listenerSpec{}
+	for _, l := range v.Resources.Listeners {
+		asked[l.Name] = l
 	}
-	fmt.Fprint(t, "\nGATEWAY\tADDRESSES\tLISTENER\tPORT\tHOSTNAME\tROUTES\tOPEN\tCONDITIONS\n")
+	open := map[string]int{}
+	for _, l := range v.Listeners {
+		open[l.Name] = l.Connections
+	}
+	t := s.table("  LISTENER", "PORT", "HOSTNAME", "ROUTES", "OPEN", "STATE")
+	t.headings[0] = "GATEWAY\n"
 	for i := range v.Resources.Objects {
 		o := &v.Resources.Objects[i]
 		if o.Gateway == nil {
@@ -82,33 +95,91 @@ func printGateways(t io.Writer, v *statusView) {
 			addresses = append(addresses, a.Value)
 		}
 		name := o.Namespace + "/" + o.Name
-		fmt.Fprintf(t, "%s\t%s\t\t\t\t\t\t%s\n", name, cmp.Or(shorten(addresses), "-"), conditions(o.Gateway.Conditions))
+		t.heading(fmt.Sprintf("%s, %s: %s", name, cmp.Or(shorten(addresses), "no address"), gatewayState(o.Gateway)))
 		for _, l := range o.Gateway.Listeners {
-			n := nodes[name+"/"+string(l.Name)]
-			port := "-"
-			if n.Port != 0 {
-				port = fmt.Sprintf("%d/%s", n.Port, n.Protocol)
-			}
-			fmt.Fprintf(t, "\t\t%s\t%s\t%s\t%d\t%d\t%s\n", l.Name, port, cmp.Or(n.Hostname, "*"), l.AttachedRoutes, n.Connections, conditions(l.Conditions))
+			key := name + "/" + string(l.Name)
+			a := asked[key]
+			t.row("  "+string(l.Name), a.port(), a.hostname(), fmt.Sprint(l.AttachedRoutes), fmt.Sprint(open[key]), listenerState(l.Conditions))
 		}
 	}
+	t.print()
 }
 
-func printRoutes(t io.Writer, objects []translate.Status) {
-	fmt.Fprint(t, "\nROUTE\tPARENT\tCONDITIONS\n")
+// listeners prints those of a node whose objects are an API server's.
+func (s *screen) listeners(all []agent.ListenerStatus) {
+	t := s.table("LISTENER", "PORT", "HOSTNAME", "OPEN", "STATE")
+	for _, l := range all {
+		state := "served"
+		if l.Problem != "" {
+			state = "not served: " + l.Problem
+		}
+		a := listenerSpec{Port: int32(l.Port), Protocol: string(l.Protocol), Hostname: l.Hostname}
+		t.row(l.Name, a.port(), a.hostname(), fmt.Sprint(l.Connections), state)
+	}
+	t.print()
+}
+
+func (s *screen) routes(objects []translate.Status) {
+	t := s.table("ROUTE", "PARENT", "STATE")
 	for _, o := range objects {
 		if o.Route == nil {
 			continue
 		}
 		name := o.Kind + " " + o.Namespace + "/" + o.Name
 		if len(o.Route.Parents) == 0 {
-			fmt.Fprintf(t, "%s\t-\t-\n", name)
+			t.row(name, "-", "not accepted")
 		}
 		for _, p := range o.Route.Parents {
-			fmt.Fprintf(t, "%s\t%s\t%s\n", name, parent(&p.ParentRef), conditions(p.Conditions))
+			t.row(name, parent(&p.ParentRef), routeState(p.Conditions))
 			name = ""
 		}
 	}
+	t.print()
+}
+
+// gatewayState, listenerState and routeState sum up the conditions, which
+// sluice status -o yaml shows whole. Their messages are among the problems.
+func gatewayState(g *gwv1.GatewayStatus) string {
+	state := programmed(g.Conditions)
+	if state == "served" && slices.ContainsFunc(g.Listeners, func(l gwv1.ListenerStatus) bool { return programmed(l.Conditions) != "served" }) {
+		return "served in part"
+	}
+	return state
+}
+
+func listenerState(in []metav1.Condition) string {
+	if state := programmed(in); state != "served" {
+		return state
+	}
+	return "served" + unresolved(in)
+}
+
+func routeState(in []metav1.Condition) string {
+	if !meta.IsStatusConditionTrue(in, string(gwv1.RouteConditionAccepted)) {
+		return "not accepted"
+	}
+	state := "accepted"
+	if meta.IsStatusConditionTrue(in, string(gwv1.RouteConditionPartiallyInvalid)) {
+		state += " in part"
+	}
+	return state + unresolved(in)
+}
+
+func programmed(in []metav1.Condition) string {
+	switch c := meta.FindStatusCondition(in, string(gwv1.GatewayConditionProgrammed)); {
+	case c == nil || c.Status == metav1.ConditionUnknown:
+		return "waiting"
+	case c.Status == metav1.ConditionTrue:
+		return "served"
+	}
+	return "not served"
+}
+
+func unresolved(in []metav1.Condition) string {
+	if meta.IsStatusConditionFalse(in, string(gwv1.ListenerConditionResolvedRefs)) {
+		return ", not ResolvedRefs"
+	}
+	return ""
 }
 
 func parent(r *gwv1.ParentReference) string {
@@ -125,20 +196,6 @@ func parent(r *gwv1.ParentReference) string {
 	return s
 }
 
-// conditions names those that hold, and shows those that do not with reason.
-// Their messages are among the problems.
-func conditions(in []metav1.Condition) string {
-	var out []string
-	for _, c := range in {
-		if c.Status == metav1.ConditionTrue {
-			out = append(out, c.Type)
-		} else if c.Reason != string(gwv1.ListenerReasonNoConflicts) {
-			out = append(out, fmt.Sprintf("%s=%s(%s)", c.Type, c.Status, c.Reason))
-		}
-	}
-	return strings.Join(out, " ")
-}
-
 // warnings lists what is served and yet wants a look.
 func (v *statusView) warnings() []string {
 	var out []string
@@ -149,16 +206,6 @@ func (v *statusView) warnings() []string {
 		}
 	}
 	return out
-}
-
-func printList(w io.Writer, title string, lines []string) {
-	if len(lines) == 0 {
-		return
-	}
-	fmt.Fprintf(w, "\n%s\n", title)
-	for _, l := range lines {
-		fmt.Fprintf(w, "- %s\n", l)
-	}
 }
 
 // shorten joins names and leaves out all but the first three.

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"cmp"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -40,9 +42,44 @@ type source struct {
 
 // resourceStatus is the part of the status that speaks of files and objects.
 type resourceStatus struct {
-	Files    []folder.Problem   `json:"files,omitempty"`
-	Objects  []translate.Status `json:"objects"`
-	Problems []string           `json:"problems,omitempty"`
+	Files []folder.Problem `json:"files,omitempty"`
+	// Listeners are those of all Gateways, also where they are not served.
+	Listeners []listenerSpec     `json:"listeners,omitempty"`
+	Objects   []translate.Status `json:"objects"`
+	Problems  []string           `json:"problems,omitempty"`
+}
+
+// listenerSpec is what a Gateway asks for.
+type listenerSpec struct {
+	// Name is "namespace/gateway/listener".
+	Name     string `json:"name"`
+	Port     int32  `json:"port"`
+	Protocol string `json:"protocol"`
+	Hostname string `json:"hostname,omitempty"`
+}
+
+func (l listenerSpec) port() string { return fmt.Sprintf("%d/%s", l.Port, l.Protocol) }
+
+// hostname is "*" for every name, and "-" where the protocol has none.
+func (l listenerSpec) hostname() string {
+	if l.Protocol == "TCP" || l.Protocol == "UDP" {
+		return "-"
+	}
+	return cmp.Or(l.Hostname, "*")
+}
+
+func listenerSpecs(r *translate.Resources) []listenerSpec {
+	var out []listenerSpec
+	for _, g := range r.Gateways {
+		for _, l := range g.Spec.Listeners {
+			spec := listenerSpec{Name: g.Namespace + "/" + g.Name + "/" + string(l.Name), Port: l.Port, Protocol: string(l.Protocol)}
+			if l.Hostname != nil {
+				spec.Hostname = string(*l.Hostname)
+			}
+			out = append(out, spec)
+		}
+	}
+	return out
 }
 
 // apply takes what the folder holds now.
@@ -66,7 +103,7 @@ func (s *source) report() (status any, problems int) {
 	if !s.agent.Draining() {
 		s.refresh()
 	}
-	return resourceStatus{s.files, s.statuses, s.problems}, len(s.problems)
+	return resourceStatus{s.files, listenerSpecs(&s.resources), s.statuses, s.problems}, len(s.problems)
 }
 
 // refresh brings the agent in line with the resources and the statuses in line

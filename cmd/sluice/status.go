@@ -43,7 +43,8 @@ func status(e *env, flags *flag.FlagSet, args []string) error {
 		return fmt.Errorf("read status: %w", err)
 	}
 	if *output == "text" {
-		printStatus(e.stdout, &view, time.Now())
+		s := screen{e.stdout, time.Now(), terminalWidth(e.stdout)}
+		s.print(&view)
 	} else if err := printRaw(e.stdout, raw, *output); err != nil {
 		return err
 	}

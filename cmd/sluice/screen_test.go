@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestTheScreenShowsWhatIsNotServedToo prints the status of a gateway with
+// mistakes for a terminal of 80 columns.
+func TestTheScreenShowsWhatIsNotServedToo(t *testing.T) {
+	g := launch(t, serveTCP(t, echo), nil, "-splice", "off")
+	g.write("mistakes.yaml", []byte(`
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: other, namespace: team-b}
+spec:
+  gatewayClassName: sluice
+  addresses: [{value: 127.0.0.1}]
+  listeners:
+  - {name: certless, protocol: HTTPS, port: 8443, hostname: www.example.com, tls: {certificateRefs: [{name: gone}]}}
+  - {name: quic, protocol: UDP, port: 8443}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {name: lost}
+spec:
+  parentRefs: [{name: test, sectionName: nowhere}]
+  hostnames: [lost.example.com]
+  rules: [{backendRefs: [{name: test, port: 1}]}]
+`))
+	var view statusView
+	eventually(t, "three problems", func() bool {
+		view = statusView{}
+		if err := json.Unmarshal([]byte(g.status()), &view); err != nil {
+			t.Fatal(err)
+		}
+		return len(view.Resources.Problems) == 3
+	})
+	want := `sluice VERSION, serving for N, 0 open connections
+splice off (off): turned off; connections are relayed
+
+GATEWAY
+  LISTENER  PORT  HOSTNAME  ROUTES  OPEN  STATE
+default/test, 127.0.0.1: served
+  tls  PORT/TLS  *  1  0  served
+team-b/other, 127.0.0.1: not served
+  certless  8443/HTTPS  www.example.com  0  0  not served
+  quic  8443/UDP  -  0  0  not served
+
+ROUTE  PARENT  STATE
+TLSRoute default/lost  test/nowhere  not accepted
+TLSRoute default/test  test  accepted
+
+CERTIFICATE  KEY  NAMES  EXPIRES
+default/certificate  ECDSA P-256  gateway.example.com  DATE
+
+PROBLEMS
+- Gateway team-b/other: listener "certless": not ResolvedRefs
+  (InvalidCertificateRef): Secret team-b/gone does not exist
+- Gateway team-b/other: listener "quic": not Accepted (UnsupportedProtocol):
+  protocol UDP is not supported; use HTTP, HTTPS, TLS or TCP
+- TLSRoute default/lost: parent Gateway test listener "nowhere": not Accepted
+  (NoMatchingParent): Gateway default/test has no listener "nowhere"; it has
+  "tls" (port PORT)
+`
+	if diff := cmp.Diff(want, shown(&view, 80, g.port)); diff != "" {
+		t.Errorf("screen (-want +got):\n%s", diff)
+	}
+	for line := range strings.Lines(shown(&view, 80, "")) {
+		if len(line) > 81 {
+			t.Errorf("wider than 80 columns: %s", line)
+		}
+	}
+	// Where it is read by a program every problem is one line.
+	if one := shown(&view, 0, ""); !strings.Contains(one, "\n- "+view.Resources.Problems[2]+"\n") {
+		t.Errorf("not in one line: %s", one)
+	}
+}
+
+// shown returns the screen with columns two spaces apart, and without what
+// differs each time.
+func shown(v *statusView, width int, port string) string {
+	var b bytes.Buffer
+	s := screen{&b, time.Now(), width}
+	s.print(v)
+	if port == "" {
+		return b.String()
+	}
+	text := strings.ReplaceAll(b.String(), port, "PORT")
+	for pattern, with := range map[string]string{`([^ \n])  +`: "$1  ", `sluice .*, serving for \w+`: "sluice VERSION, serving for N", `\d+-\d+-\d+, in \w+`: "DATE"} {
+		text = regexp.MustCompile(pattern).ReplaceAllString(text, with)
+	}
+	return text
+}
