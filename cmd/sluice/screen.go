@@ -72,37 +72,53 @@ func (s *screen) splice(v *agent.SpliceStatus) {
 	s.line("", "splice on, connections so far: %s; maps: %s", cmp.Or(strings.Join(outcomes, ", "), "none"), v.Pins)
 }
 
-// gateways prints each Gateway with its listeners. What is said of a listener
-// comes from all sides: what was asked for, the object's status, the node.
+// gateways prints each Gateway and each ListenerSet with its listeners. What is
+// said of a listener comes from all sides: what was asked for, the object's
+// status, the node.
 func (s *screen) gateways(v *statusView) {
 	asked := map[string]listenerSpec{}
 	for _, l := range v.Resources.Listeners {
-		asked[l.Name] = l
+		asked[ofObject(l.Name)] = l
 	}
 	open := map[string]int{}
 	for _, l := range v.Listeners {
-		open[l.Name] = l.Connections
+		open[ofObject(l.Name)] = l.Connections
 	}
 	t := s.table("  LISTENER", "PORT", "HOSTNAME", "ROUTES", "OPEN", "STATE")
 	t.headings[0] = "GATEWAY\n"
+	row := func(key string, l gwv1.ListenerStatus) {
+		key += "/" + string(l.Name)
+		t.row("  "+string(l.Name), asked[key].port(), asked[key].hostname(), fmt.Sprint(l.AttachedRoutes), fmt.Sprint(open[key]), listenerState(l.Conditions))
+	}
 	for i := range v.Resources.Objects {
 		o := &v.Resources.Objects[i]
-		if o.Gateway == nil {
-			continue
-		}
-		var addresses []string
-		for _, a := range o.Gateway.Addresses {
-			addresses = append(addresses, a.Value)
-		}
-		name := o.Namespace + "/" + o.Name
-		t.heading(fmt.Sprintf("%s, %s: %s", name, cmp.Or(shorten(addresses), "no address"), gatewayState(o.Gateway)))
-		for _, l := range o.Gateway.Listeners {
-			key := name + "/" + string(l.Name)
-			a := asked[key]
-			t.row("  "+string(l.Name), a.port(), a.hostname(), fmt.Sprint(l.AttachedRoutes), fmt.Sprint(open[key]), listenerState(l.Conditions))
+		switch name := o.Namespace + "/" + o.Name; {
+		case o.Gateway != nil:
+			var addresses []string
+			for _, a := range o.Gateway.Addresses {
+				addresses = append(addresses, a.Value)
+			}
+			t.heading(fmt.Sprintf("%s, %s: %s", name, cmp.Or(shorten(addresses), "no address"), gatewayState(o.Gateway)))
+			for _, l := range o.Gateway.Listeners {
+				row(name, l)
+			}
+		case o.ListenerSet != nil:
+			t.heading(fmt.Sprintf("ListenerSet %s: %s", name, programmed(o.ListenerSet.Conditions)))
+			for _, l := range o.ListenerSet.Listeners {
+				row("ListenerSet "+name, gwv1.ListenerStatus(l))
+			}
 		}
 	}
 	t.print()
+}
+
+// ofObject names a listener of the snapshot by the object that it is written
+// in, which of a ListenerSet's leaves out the Gateway.
+func ofObject(listener string) string {
+	if parts := strings.SplitN(listener, "/", 3); len(parts) == 3 && strings.Contains(parts[2], "/") {
+		return "ListenerSet " + parts[2]
+	}
+	return listener
 }
 
 // listeners prints those of a node whose objects are an API server's.

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
 	"github.com/sluice-gateway/sluice/agent"
 	"github.com/sluice-gateway/sluice/agent/config"
 	"github.com/sluice-gateway/sluice/controller/folder"
@@ -49,9 +51,9 @@ type resourceStatus struct {
 	Problems  []string           `json:"problems,omitempty"`
 }
 
-// listenerSpec is what a Gateway asks for.
+// listenerSpec is what a Gateway or a ListenerSet asks for.
 type listenerSpec struct {
-	// Name is "namespace/gateway/listener".
+	// Name is that of the listener in the snapshot (config.Listener).
 	Name     string `json:"name"`
 	Port     int32  `json:"port"`
 	Protocol string `json:"protocol"`
@@ -70,13 +72,25 @@ func (l listenerSpec) hostname() string {
 
 func listenerSpecs(r *translate.Resources) []listenerSpec {
 	var out []listenerSpec
+	add := func(prefix string, l *gwv1.Listener) {
+		spec := listenerSpec{Name: prefix + "/" + string(l.Name), Port: l.Port, Protocol: string(l.Protocol)}
+		if l.Hostname != nil {
+			spec.Hostname = string(*l.Hostname)
+		}
+		out = append(out, spec)
+	}
 	for _, g := range r.Gateways {
-		for _, l := range g.Spec.Listeners {
-			spec := listenerSpec{Name: g.Namespace + "/" + g.Name + "/" + string(l.Name), Port: l.Port, Protocol: string(l.Protocol)}
-			if l.Hostname != nil {
-				spec.Hostname = string(*l.Hostname)
-			}
-			out = append(out, spec)
+		for i := range g.Spec.Listeners {
+			add(g.Namespace+"/"+g.Name, &g.Spec.Listeners[i])
+		}
+	}
+	for _, s := range r.ListenerSets {
+		namespace := s.Namespace
+		if s.Spec.ParentRef.Namespace != nil {
+			namespace = string(*s.Spec.ParentRef.Namespace)
+		}
+		for i := range s.Spec.Listeners {
+			add(fmt.Sprintf("%s/%s/%s/%s", namespace, s.Spec.ParentRef.Name, s.Namespace, s.Name), (*gwv1.Listener)(&s.Spec.Listeners[i]))
 		}
 	}
 	return out

@@ -26,14 +26,16 @@ func checkGatewayClass(c *checker, o *gwv1.GatewayClass) {
 func checkGateway(c *checker, o *gwv1.Gateway) {
 	spec := &o.Spec
 	c.name("spec.gatewayClassName", string(spec.GatewayClassName))
-	c.count("spec.listeners", len(spec.Listeners), 1, 64)
+	listeners := make([]*gwv1.Listener, len(spec.Listeners))
 	for i := range spec.Listeners {
-		l := &spec.Listeners[i]
-		path := fmt.Sprintf("spec.listeners[%d]", i)
-		c.listener(path, l)
-		for j := range i {
-			c.distinct(path, l, j, &spec.Listeners[j])
-		}
+		listeners[i] = &spec.Listeners[i]
+	}
+	c.listeners(listeners)
+	if a := spec.AllowedListeners; a != nil {
+		setDefault(&a.Namespaces, gwv1.ListenerNamespaces{})
+		setDefault(&a.Namespaces.From, gwv1.NamespacesFromNone)
+		oneOf(c, "spec.allowedListeners.namespaces.from", *a.Namespaces.From,
+			gwv1.NamespacesFromAll, gwv1.NamespacesFromSelector, gwv1.NamespacesFromSame, gwv1.NamespacesFromNone)
 	}
 	c.addresses(spec.Addresses)
 	if in := spec.Infrastructure; in != nil {
@@ -47,6 +49,32 @@ func checkGateway(c *checker, o *gwv1.Gateway) {
 	}
 	if spec.TLS != nil {
 		c.gatewayTLS(spec.TLS)
+	}
+}
+
+func checkListenerSet(c *checker, o *gwv1.ListenerSet) {
+	p := &o.Spec.ParentRef
+	setDefault(&p.Group, gwv1.GroupName)
+	setDefault(&p.Kind, "Gateway")
+	c.group("spec.parentRef.group", *p.Group)
+	c.kind("spec.parentRef.kind", *p.Kind)
+	c.name("spec.parentRef.name", string(p.Name))
+	c.namespace("spec.parentRef.namespace", p.Namespace)
+	listeners := make([]*gwv1.Listener, len(o.Spec.Listeners))
+	for i := range o.Spec.Listeners {
+		listeners[i] = (*gwv1.Listener)(&o.Spec.Listeners[i])
+	}
+	c.listeners(listeners)
+}
+
+func (c *checker) listeners(all []*gwv1.Listener) {
+	c.count("spec.listeners", len(all), 1, 64)
+	for i, l := range all {
+		path := fmt.Sprintf("spec.listeners[%d]", i)
+		c.listener(path, l)
+		for j := range i {
+			c.distinct(path, l, j, all[j])
+		}
 	}
 }
 

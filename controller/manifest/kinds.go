@@ -48,7 +48,7 @@ var kinds = map[groupKind]kind{
 			o.Status = gwv1.GatewayStatus{}
 			r.Gateways = append(r.Gateways, o)
 		})},
-	{gwv1.GroupName, "ListenerSet"}: {versions: []string{"v1"}, namespaced: true, read: reader(nil,
+	{gwv1.GroupName, "ListenerSet"}: {versions: []string{"v1"}, namespaced: true, read: reader(checkListenerSet,
 		func(r *translate.Resources, o *gwv1.ListenerSet) {
 			o.Status = gwv1.ListenerSetStatus{}
 			r.ListenerSets = append(r.ListenerSets, o)

@@ -56,8 +56,9 @@ func (t *translator) addCertificate(l *listener, ref gwv1.SecretObjectReference)
 			"certificateRef %q has kind %s of group %q; only Secret of group \"\" is supported", ref.Name, kind, group)
 		return
 	}
-	at := name{string(value(ref.Namespace, gwv1.Namespace(l.gateway.namespace))), string(ref.Name)}
-	use := reference{fromKind: "Gateway", fromNamespace: l.gateway.namespace, toKind: "Secret", to: at}
+	from := l.parent()
+	at := name{string(value(ref.Namespace, gwv1.Namespace(from.Namespace))), string(ref.Name)}
+	use := reference{fromKind: from.Kind, fromNamespace: from.Namespace, toKind: "Secret", to: at}
 	if !t.permitted(use) {
 		refuse(gwv1.ListenerReasonRefNotPermitted, "%s", use.forbidden())
 		return

@@ -40,19 +40,34 @@ func (t *translator) settleConflicts() {
 	}
 }
 
-// findConflicts marks the listeners of a Gateway that are not distinct. Those
-// with an unsupported protocol use no port of ours and take no part.
+// findConflicts marks the listeners that are not distinct. Those of the Gateway
+// come first, then those of its ListenerSets, oldest first.
 func (g *gateway) findConflicts() {
-	for _, l := range g.listeners {
+	taken := findConflicts(g.own, nil)
+	for _, set := range g.sets {
+		taken = append(taken, findConflicts(set.listeners, taken)...)
+	}
+}
+
+// findConflicts marks the listeners of one object that lose against one that
+// is taken, then those of the rest that are not distinct from each other, of
+// which nobody wins. It returns that rest. Listeners with an unsupported
+// protocol use no port of ours and take no part.
+func findConflicts(of, taken []*listener) []*listener {
+	var rest []*listener
+	for _, l := range of {
 		if l.unsupported() {
 			continue
 		}
+		if l.loses(taken); !l.lost {
+			rest = append(rest, l)
+		}
+	}
+	for _, l := range rest {
 		var protocols, hostnames []string
-		for _, o := range g.listeners {
-			if o == l || o.spec.Port != l.spec.Port || o.unsupported() {
-				continue
-			}
+		for _, o := range rest {
 			switch {
+			case o == l || o.spec.Port != l.spec.Port:
 			case !sharePort(o, l):
 				protocols = append(protocols, fmt.Sprintf("%q (%s)", o.spec.Name, o.spec.Protocol))
 			case o.hostname == l.hostname:
@@ -68,6 +83,32 @@ func (g *gateway) findConflicts() {
 			l.conflict = verdict{string(gwv1.ListenerReasonHostnameConflict), fmt.Sprintf(
 				"port %d with %s is also used by listener %s; give one of them another hostname or port",
 				l.spec.Port, hostnameText(l.hostname), strings.Join(hostnames, ", "))}
+		}
+	}
+	return rest
+}
+
+// loses marks a listener of a ListenerSet that is not distinct from one that
+// comes first. Nothing is told of other ListenerSets but that they are there.
+func (l *listener) loses(taken []*listener) {
+	for _, o := range taken {
+		if o.spec.Port != l.spec.Port {
+			continue
+		}
+		by := fmt.Sprintf("%s, whose listeners come before those of its ListenerSets", o.gateway)
+		if o.set != nil {
+			by = "another ListenerSet of the Gateway, " + comesFirst
+		}
+		switch {
+		case !sharePort(o, l):
+			l.lost = true
+			l.conflict = verdict{string(gwv1.ListenerEntryReasonProtocolConflict), fmt.Sprintf(
+				"port %d is taken with another protocol than %s by %s; use another port", l.spec.Port, l.spec.Protocol, by)}
+			return
+		case o.hostname == l.hostname:
+			l.lost = true
+			l.conflict = verdict{string(gwv1.ListenerEntryReasonHostnameConflict), fmt.Sprintf(
+				"port %d with %s is taken by %s; use another hostname or port", l.spec.Port, hostnameText(l.hostname), by)}
 		}
 	}
 }
@@ -152,12 +193,12 @@ func (t *translator) findOverlaps() {
 			if o == l || o.spec.Port != l.spec.Port || o.gateway != l.gateway && addressText(o.gateway) != addressText(l.gateway) {
 				continue
 			}
-			text := fmt.Sprintf("listener %q", o.spec.Name)
-			if o.gateway != l.gateway {
-				text = o.String()
-			}
+			text, known := l.toldOf(o)
 			if overlap(o.hostname, l.hostname) {
-				hostnames = append(hostnames, fmt.Sprintf("%s (%s)", text, hostnameText(o.hostname)))
+				if known {
+					text += fmt.Sprintf(" (%s)", hostnameText(o.hostname))
+				}
+				hostnames = append(hostnames, text)
 			}
 			if n := commonName(o.certificates, l.certificates); n != "" {
 				certificates = append(certificates, fmt.Sprintf("%s (%s)", text, n))
@@ -173,6 +214,18 @@ func (t *translator) findOverlaps() {
 				"names overlap with those of " + strings.Join(hostnames, ", ") + "; the most specific hostname takes a connection"}
 		}
 	}
+}
+
+// toldOf is how a listener's message speaks of another listener. Of those in
+// ListenerSets of other namespaces a ListenerSet learns no names.
+func (l *listener) toldOf(o *listener) (text string, known bool) {
+	switch {
+	case o.parent() == l.parent():
+		return fmt.Sprintf("listener %q", o.spec.Name), true
+	case l.set != nil && o.set != nil && l.set.namespace != o.set.namespace:
+		return "a listener of another ListenerSet", false
+	}
+	return o.String(), true
 }
 
 // overlap tells whether a name can fall under both host names.

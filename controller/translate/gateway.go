@@ -15,8 +15,11 @@ import (
 // gateway is a Gateway of ours on its way to a status.
 type gateway struct {
 	name
-	object    *gwv1.Gateway
-	listeners []*listener
+	object *gwv1.Gateway
+	// own are its listeners, listeners those and then the ones of its
+	// ListenerSets, in the order in which they come first.
+	own, listeners []*listener
+	sets           []*listenerSet // those that it lets attach
 	// class is why its class keeps it waiting: Accepted is Unknown then.
 	class verdict
 	// accepted and programmed are what is wrong with the Gateway itself.
@@ -49,8 +52,9 @@ func (t *translator) readGateways() {
 		}
 		g.readSpec()
 		for i := range o.Spec.Listeners {
-			g.listeners = append(g.listeners, t.readListener(g, &o.Spec.Listeners[i]))
+			g.own = append(g.own, t.readListener(g, nil, &o.Spec.Listeners[i]))
 		}
+		g.listeners = slices.Clip(g.own)
 		t.gateways = append(t.gateways, g)
 		t.gatewayIndex[g.name] = g
 	}
@@ -88,6 +92,11 @@ func (g *gateway) readSpec() {
 	if spec.TLS != nil && spec.TLS.Backend != nil {
 		g.notes = append(g.notes, "spec.tls.backend is not honored by this version: no backend is given a client certificate")
 	}
+	if a := spec.AllowedListeners; a != nil && a.Namespaces != nil && value(a.Namespaces.From, "") == gwv1.NamespacesFromSelector {
+		if _, err := metav1.LabelSelectorAsSelector(a.Namespaces.Selector); err != nil {
+			g.notes = append(g.notes, fmt.Sprintf("no ListenerSet attaches: spec.allowedListeners.namespaces.selector: %s", err))
+		}
+	}
 	if spec.DefaultScope == gwv1.GatewayDefaultScopeAll {
 		g.notes = append(g.notes, "spec.defaultScope is not honored: routes attach by parentRefs only")
 	}
@@ -119,7 +128,7 @@ func (g *gateway) acceptance() condition {
 		return condition{typ, "False", g.accepted.reason, g.accepted.message}
 	}
 	var good, bad []string
-	for _, l := range g.listeners {
+	for _, l := range g.own {
 		if l.acceptance().ok() {
 			good = append(good, fmt.Sprintf("%q", l.spec.Name))
 		} else {
@@ -148,10 +157,10 @@ func (t *translator) gatewayStatuses(s snapshotState) []Status {
 		if s := t.stored[Key{"Gateway", g.namespace, g.name.name}]; s != nil && s.Gateway != nil {
 			had = *s.Gateway
 		}
-		status := &gwv1.GatewayStatus{AttachedListenerSets: had.AttachedListenerSets}
+		status := &gwv1.GatewayStatus{AttachedListenerSets: g.attachedSets()}
 		var warnings []string
-		for _, l := range g.listeners {
-			status.Listeners = append(status.Listeners, t.listenerStatus(l, had, s))
+		for _, l := range g.own {
+			status.Listeners = append(status.Listeners, t.listenerStatus(l, had.Listeners, s))
 			warnings = append(warnings, l.warnings...)
 		}
 		slices.Sort(warnings)
@@ -179,29 +188,6 @@ func (t *translator) statusAddresses(g *gateway) []gwv1.GatewayStatusAddress {
 	for _, a := range addresses[:min(len(addresses), maxStatusAddresses)] {
 		typ := gwv1.IPAddressType
 		out = append(out, gwv1.GatewayStatusAddress{Type: &typ, Value: a.String()})
-	}
-	return out
-}
-
-// listenerSetStatuses tells the ListenerSets of our Gateways that they are not
-// served.
-func (t *translator) listenerSetStatuses() []Status {
-	var out []Status
-	for _, o := range t.in.ListenerSets {
-		p := o.Spec.ParentRef
-		parent := name{string(value(p.Namespace, gwv1.Namespace(o.Namespace))), string(p.Name)}
-		if t.gatewayIndex[parent] == nil {
-			continue
-		}
-		had := o.Status
-		if s := t.stored[Key{"ListenerSet", o.Namespace, o.Name}]; s != nil && s.ListenerSet != nil {
-			had = *s.ListenerSet
-		}
-		v := verdict{string(gwv1.ListenerSetReasonNotAllowed), fmt.Sprintf(
-			"ListenerSets are not supported by this version; move the listeners to Gateway %s", parent)}
-		status := &gwv1.ListenerSetStatus{Conditions: t.merge(had.Conditions, o.Generation, []string{"Accepted", "Programmed"},
-			[]condition{v.is("Accepted", "", ""), v.is("Programmed", "", "")})}
-		out = append(out, Status{Kind: "ListenerSet", Namespace: o.Namespace, Name: o.Name, Generation: o.Generation, ListenerSet: status})
 	}
 	return out
 }

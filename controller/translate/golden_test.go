@@ -61,7 +61,9 @@ type goldenOptions struct {
 	// Stale makes the reports those of another snapshot.
 	Stale         bool         `json:"stale"`
 	NodeAddresses []netip.Addr `json:"nodeAddresses"`
-	BundleVersion string       `json:"bundleVersion"`
+	// ByNode leaves endpoints to nodes.
+	ByNode        bool   `json:"byNode"`
+	BundleVersion string `json:"bundleVersion"`
 	// Full prints statuses as they are, times included.
 	Full bool `json:"full"`
 }
@@ -110,7 +112,7 @@ func (c goldenCase) resources(t testing.TB, before bool) (translate.Resources, s
 func (c goldenCase) translate(t testing.TB, r translate.Resources) (*config.Snapshot, []translate.Status) {
 	t.Helper()
 	o := translate.Options{ControllerName: controllerName, DefaultClass: "sluice", Now: now,
-		NodeAddresses: c.options.NodeAddresses, BundleVersion: c.options.BundleVersion}
+		NodeAddresses: c.options.NodeAddresses, BundleVersion: c.options.BundleVersion, ByNode: c.options.ByNode}
 	if c.options.Cluster {
 		o.DefaultClass = ""
 	}
@@ -145,12 +147,23 @@ func (c goldenCase) reports(s *config.Snapshot) []config.Report {
 	return out
 }
 
-func TestGolden(t *testing.T) {
-	paths, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(paths) < 80 {
-		t.Fatalf("%d cases in testdata, %v", len(paths), err)
+// casePaths are the archives: those of testdata by what they show, and those of
+// testdata/conformance by the test of the Gateway API whose objects they have.
+func casePaths(t testing.TB) []string {
+	t.Helper()
+	var all []string
+	for _, pattern := range []string{"testdata/*.txtar", "testdata/conformance/*.txtar"} {
+		paths, err := filepath.Glob(pattern)
+		if err != nil || len(paths) < 10 {
+			t.Fatalf("%d cases %s, %v", len(paths), pattern, err)
+		}
+		all = append(all, paths...)
 	}
-	for _, path := range paths {
+	return all
+}
+
+func TestGolden(t *testing.T) {
+	for _, path := range casePaths(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) {
 			c := readCase(t, path)
 			r, problems := c.resources(t, false)
@@ -216,6 +229,14 @@ func statusText(t *testing.T, all []translate.Status, full bool) string {
 			fmt.Fprintf(&b, "%s%s=%s %s: %s\n", indent, c.Type, c.Status, c.Reason, c.Message)
 		}
 	}
+	listener := func(l gwv1.ListenerStatus) {
+		var kinds []string
+		for _, k := range l.SupportedKinds {
+			kinds = append(kinds, string(k.Kind))
+		}
+		fmt.Fprintf(&b, "  listener %s: %d attached, supports %s\n", l.Name, l.AttachedRoutes, kinds)
+		conditions("    ", l.Conditions)
+	}
 	for _, s := range all {
 		fmt.Fprintln(&b, s.Key())
 		switch {
@@ -226,16 +247,17 @@ func statusText(t *testing.T, all []translate.Status, full bool) string {
 			for _, a := range s.Gateway.Addresses {
 				fmt.Fprintf(&b, "  address %s %s\n", *a.Type, a.Value)
 			}
+			if n := s.Gateway.AttachedListenerSets; n != nil {
+				fmt.Fprintf(&b, "  ListenerSets: %d\n", *n)
+			}
 			for _, l := range s.Gateway.Listeners {
-				var kinds []string
-				for _, k := range l.SupportedKinds {
-					kinds = append(kinds, string(k.Kind))
-				}
-				fmt.Fprintf(&b, "  listener %s: %d attached, supports %s\n", l.Name, l.AttachedRoutes, kinds)
-				conditions("    ", l.Conditions)
+				listener(l)
 			}
 		case s.ListenerSet != nil:
 			conditions("  ", s.ListenerSet.Conditions)
+			for _, l := range s.ListenerSet.Listeners {
+				listener(gwv1.ListenerStatus(l))
+			}
 		case s.Route != nil:
 			for _, p := range s.Route.Parents {
 				fmt.Fprintf(&b, "  parent %s by %s\n", refText(p.ParentRef), p.ControllerName)

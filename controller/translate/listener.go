@@ -18,9 +18,11 @@ import (
 	"github.com/sluice-gateway/sluice/agent/config"
 )
 
-// listener is a listener of a Gateway of ours on its way to a status.
+// listener is a listener of a Gateway of ours, or of a ListenerSet of it, on
+// its way to a status.
 type listener struct {
 	gateway     *gateway
+	set         *listenerSet // nil: the Gateway's own
 	spec        *gwv1.Listener
 	hostname    string
 	passthrough bool
@@ -28,6 +30,7 @@ type listener struct {
 
 	accepted verdict
 	conflict verdict // with listeners of the same Gateway
+	lost     bool    // the conflict is with one that comes first
 	overlap  verdict // of TLS settings, harmless to serve
 	refs     []verdict
 	warnings []string
@@ -40,10 +43,30 @@ type listener struct {
 	attached map[*route]bool
 }
 
-func (l *listener) String() string { return fmt.Sprintf("listener %q of %s", l.spec.Name, l.gateway) }
+func (l *listener) String() string { return fmt.Sprintf("listener %q of %s", l.spec.Name, l.parent()) }
 
 // key is the name in the snapshot.
-func (l *listener) key() string { return l.gateway.name.String() + "/" + string(l.spec.Name) }
+func (l *listener) key() string {
+	if l.set != nil {
+		return fmt.Sprintf("%s/%s/%s", l.gateway.name, l.set.name, l.spec.Name)
+	}
+	return l.gateway.name.String() + "/" + string(l.spec.Name)
+}
+
+// parent is the object that the listener is written in.
+func (l *listener) parent() Key {
+	if l.set != nil {
+		return l.set.key()
+	}
+	return Key{"Gateway", l.gateway.namespace, l.gateway.name.name}
+}
+
+func (l *listener) generation() int64 {
+	if l.set != nil {
+		return l.set.object.Generation
+	}
+	return l.gateway.object.Generation
+}
 
 // encrypted tells whether clients speak TLS.
 func (l *listener) encrypted() bool {
@@ -66,7 +89,7 @@ func (l *listener) acceptance() verdict {
 // keepsName tells whether host name and port are the listener's even while it
 // cannot be served.
 func (l *listener) keepsName() bool {
-	return !l.unsupported() && l.conflict.reason != string(gwv1.ListenerReasonProtocolConflict)
+	return !l.unsupported() && !l.lost && l.conflict.reason != string(gwv1.ListenerReasonProtocolConflict)
 }
 
 // served tells whether the listener carries connections.
@@ -76,6 +99,8 @@ func (l *listener) served() bool { return l.gateway.served() && l.valid().ok() }
 func (l *listener) valid() verdict {
 	const invalid = string(gwv1.ListenerReasonInvalid)
 	switch {
+	case !l.conflict.ok() && l.set != nil:
+		return verdict{l.conflict.reason, "the listener is in conflict"}
 	case !l.acceptance().ok():
 		return verdict{invalid, "the listener is not accepted"}
 	case len(l.kinds) == 0:
@@ -86,8 +111,8 @@ func (l *listener) valid() verdict {
 	return verdict{}
 }
 
-func (t *translator) readListener(g *gateway, spec *gwv1.Listener) *listener {
-	l := &listener{gateway: g, spec: spec, hostname: strings.ToLower(string(value(spec.Hostname, ""))),
+func (t *translator) readListener(g *gateway, set *listenerSet, spec *gwv1.Listener) *listener {
+	l := &listener{gateway: g, set: set, spec: spec, hostname: strings.ToLower(string(value(spec.Hostname, ""))),
 		l4: map[string]*route{}, http: map[string][]rule{}, attached: map[*route]bool{}}
 	l.passthrough = spec.Protocol == gwv1.TLSProtocolType && spec.TLS != nil &&
 		value(spec.TLS.Mode, gwv1.TLSModeTerminate) == gwv1.TLSModePassthrough
@@ -185,10 +210,10 @@ func (t *translator) refuseNamespace(l *listener, namespace string) refusal {
 	case gwv1.NamespacesFromAll:
 		return refusal{}
 	case gwv1.NamespacesFromSame:
-		if namespace == l.gateway.namespace {
+		if namespace == l.parent().Namespace {
 			return refusal{}
 		}
-		return refusal{listener: l, why: fmt.Sprintf("takes routes from namespace %q only", l.gateway.namespace),
+		return refusal{listener: l, why: fmt.Sprintf("takes routes from namespace %q only", l.parent().Namespace),
 			cure: fmt.Sprintf("allow namespace %q in its allowedRoutes.namespaces", namespace)}
 	case gwv1.NamespacesFromSelector:
 		s, err := l.namespaceSelector()
@@ -267,11 +292,16 @@ func (l *listener) readTLS() {
 	}
 }
 
-func (t *translator) listenerStatus(l *listener, had gwv1.GatewayStatus, s snapshotState) gwv1.ListenerStatus {
-	var conditions []metav1.Condition
-	if i := slices.IndexFunc(had.Listeners, func(h gwv1.ListenerStatus) bool { return h.Name == l.spec.Name }); i >= 0 {
-		conditions = had.Listeners[i].Conditions
+// conditionsOf returns the conditions that a listener has so far.
+func (l *listener) conditionsOf(had []gwv1.ListenerStatus) []metav1.Condition {
+	if i := slices.IndexFunc(had, func(h gwv1.ListenerStatus) bool { return h.Name == l.spec.Name }); i >= 0 {
+		return had[i].Conditions
 	}
+	return nil
+}
+
+func (t *translator) listenerStatus(l *listener, had []gwv1.ListenerStatus, s snapshotState) gwv1.ListenerStatus {
+	conditions := l.conditionsOf(had)
 	refs := first(l.refs)
 	resolved := "all references are resolved"
 	if len(l.warnings) > 0 {
@@ -289,7 +319,7 @@ func (t *translator) listenerStatus(l *listener, had gwv1.GatewayStatus, s snaps
 		want = append(want, condition{"OverlappingTLSConfig", "True", l.overlap.reason, l.overlap.message})
 	}
 	out := gwv1.ListenerStatus{Name: l.spec.Name, SupportedKinds: []gwv1.RouteGroupKind{}, AttachedRoutes: int32(len(l.attached)),
-		Conditions: t.merge(conditions, l.gateway.object.Generation,
+		Conditions: t.merge(conditions, l.generation(),
 			[]string{"Accepted", "ResolvedRefs", "Programmed", "Conflicted", "OverlappingTLSConfig"}, want)}
 	for _, k := range l.kinds {
 		group := gwv1.Group(gwv1.GroupName)

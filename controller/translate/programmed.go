@@ -121,7 +121,7 @@ func (t *translator) listenerProgrammed(l *listener, had []metav1.Condition, s s
 			if !slices.Contains(failed, message) {
 				failed = append(failed, message)
 			}
-		case known && (s.current(r, l.gateway) || unchanged(had, l.gateway.object.Generation)):
+		case known && (s.current(r, l.gateway) || unchanged(had, l.generation())):
 			served++
 		default:
 			waiting++
@@ -164,39 +164,43 @@ func (t *translator) gatewayProgrammed(g *gateway, had gwv1.GatewayStatus, s sna
 	case len(g.addresses) == 0 && len(g.object.Spec.Addresses) == 0 && t.noAddress(s):
 		return condition{typ, "False", string(gwv1.GatewayReasonAddressNotAssigned), "no node has an address to give; set spec.addresses"}
 	}
+	c, unusable := t.listenersProgrammed(g.own, had.Listeners, s)
+	if unusable != "" && len(g.addresses) > 0 {
+		return condition{typ, "False", string(gwv1.GatewayReasonAddressNotUsable), fmt.Sprintf(
+			"spec.addresses %s: %s; use an address of the node", addressText(g), unusable)}
+	}
+	return c
+}
+
+// listenersProgrammed sums up listeners of one object. unusable is what a node
+// says of an address that it does not have.
+func (t *translator) listenersProgrammed(of []*listener, had []gwv1.ListenerStatus, s snapshotState) (_ condition, unusable string) {
+	const typ = string(gwv1.GatewayConditionProgrammed)
 	var served, waiting, failed []string
-	unusable := ""
-	for _, l := range g.listeners {
-		var conditions []metav1.Condition
-		if i := slices.IndexFunc(had.Listeners, func(h gwv1.ListenerStatus) bool { return h.Name == l.spec.Name }); i >= 0 {
-			conditions = had.Listeners[i].Conditions
-		}
+	for _, l := range of {
 		text := fmt.Sprintf("%q", l.spec.Name)
-		switch c := t.listenerProgrammed(l, conditions, s); c.status {
+		switch c := t.listenerProgrammed(l, l.conditionsOf(had), s); c.status {
 		case metav1.ConditionTrue:
 			served = append(served, text)
 		case metav1.ConditionUnknown:
 			waiting = append(waiting, text)
 		default:
 			failed = append(failed, text)
-			if strings.Contains(c.message, notAvailable) && len(g.addresses) > 0 {
+			if strings.Contains(c.message, notAvailable) {
 				unusable = c.message
 			}
 		}
 	}
 	switch {
-	case unusable != "":
-		return condition{typ, "False", string(gwv1.GatewayReasonAddressNotUsable), fmt.Sprintf(
-			"spec.addresses %s: %s; use an address of the node", addressText(g), unusable)}
 	case len(waiting) > 0:
-		return condition{typ, "Unknown", string(gwv1.GatewayReasonPending), "waiting for nodes to serve " + strings.Join(waiting, ", ")}
+		return condition{typ, "Unknown", string(gwv1.GatewayReasonPending), "waiting for nodes to serve " + strings.Join(waiting, ", ")}, unusable
 	case len(served) == 0:
-		return condition{typ, "False", string(gwv1.GatewayReasonInvalid), "no listener is served, see the conditions of " + strings.Join(failed, ", ")}
+		return condition{typ, "False", string(gwv1.GatewayReasonInvalid), "no listener is served, see the conditions of " + strings.Join(failed, ", ")}, unusable
 	case len(failed) > 0:
 		return condition{typ, "True", string(gwv1.GatewayReasonProgrammed), fmt.Sprintf(
-			"listeners served: %s; not served, see their conditions: %s", strings.Join(served, ", "), strings.Join(failed, ", "))}
+			"listeners served: %s; not served, see their conditions: %s", strings.Join(served, ", "), strings.Join(failed, ", "))}, unusable
 	}
-	return condition{typ, "True", string(gwv1.GatewayReasonProgrammed), "all listeners are served"}
+	return condition{typ, "True", string(gwv1.GatewayReasonProgrammed), "all listeners are served"}, unusable
 }
 
 // noAddress tells that nodes serve and yet none has an address.

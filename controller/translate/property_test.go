@@ -19,11 +19,7 @@ import (
 
 // allCases runs f with the objects of every golden case.
 func allCases(t *testing.T, f func(t *testing.T, c goldenCase, r translate.Resources)) {
-	paths, err := filepath.Glob("testdata/*.txtar")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range paths {
+	for _, path := range casePaths(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) {
 			c := readCase(t, path)
 			r, _ := c.resources(t, false)

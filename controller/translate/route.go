@@ -148,7 +148,7 @@ func (t *translator) attachRoutes() {
 			}
 			if len(unserved) > 0 {
 				p.notes = append(p.notes, fmt.Sprintf("not served: listener %s, see the status of %s",
-					strings.Join(unserved, ", "), p.attached[0].listener.gateway))
+					strings.Join(unserved, ", "), p.attached[0].listener.parent()))
 			}
 		}
 	}
@@ -201,28 +201,19 @@ func (p *parent) place(r *route, l *listener, hostname string) {
 // none of our business.
 func (t *translator) attach(r *route, ref gwv1.ParentReference) *parent {
 	p := &parent{ref: ref}
-	group, kind := value(ref.Group, gwv1.GroupName), value(ref.Kind, "Gateway")
-	at := name{string(value(ref.Namespace, gwv1.Namespace(r.object.GetNamespace()))), string(ref.Name)}
-	if group != gwv1.GroupName || kind != "Gateway" {
-		if !t.alone() {
-			return nil
-		}
-		p.rejected = verdict{string(gwv1.RouteReasonNoMatchingParent), fmt.Sprintf(
-			"a route cannot attach to %s %s; use a Gateway", kind, at)}
+	of := parentKey(r, ref)
+	listeners, missing, ours := t.parentOf(value(ref.Group, gwv1.GroupName), of)
+	switch {
+	case !ours:
+		return nil
+	case !missing.ok():
+		p.rejected = missing
 		return p
 	}
-	g := t.gatewayIndex[at]
-	if g == nil {
-		if !t.alone() || slices.ContainsFunc(t.in.Gateways, func(o *gwv1.Gateway) bool { return nameOf(o) == at }) {
-			return nil
-		}
-		p.rejected = verdict{string(gwv1.RouteReasonNoMatchingParent), fmt.Sprintf("Gateway %s does not exist", at)}
-		return p
-	}
-	candidates := g.matching(ref)
+	candidates := matching(listeners, ref)
 	if len(candidates) == 0 {
 		p.rejected = verdict{string(gwv1.RouteReasonNoMatchingParent), fmt.Sprintf("%s has no %s; it has %s",
-			g, sectionText(ref), g.listenersText())}
+			of, sectionText(ref), listenersText(listeners))}
 		return p
 	}
 	otherHostname := false
@@ -247,7 +238,7 @@ func (t *translator) attach(r *route, ref gwv1.ParentReference) *parent {
 		if otherHostname {
 			reason = gwv1.RouteReasonNoMatchingListenerHostname
 		}
-		p.rejected = verdict{string(reason), fmt.Sprintf("no listener of %s takes this %s: %s", g, r.kind, refusalText(p.skipped))}
+		p.rejected = verdict{string(reason), fmt.Sprintf("no listener of %s takes this %s: %s", of, r.kind, refusalText(p.skipped))}
 	}
 	return p
 }
@@ -271,10 +262,10 @@ func (p *parent) keepNatural() {
 	})
 }
 
-// matching returns the listeners that a parentRef means.
-func (g *gateway) matching(ref gwv1.ParentReference) []*listener {
+// matching returns those of the listeners that a parentRef means.
+func matching(of []*listener, ref gwv1.ParentReference) []*listener {
 	var out []*listener
-	for _, l := range g.listeners {
+	for _, l := range of {
 		if (ref.SectionName == nil || *ref.SectionName == l.spec.Name) && (ref.Port == nil || *ref.Port == l.spec.Port) {
 			out = append(out, l)
 		}
@@ -293,9 +284,9 @@ func sectionText(ref gwv1.ParentReference) string {
 	return text
 }
 
-func (g *gateway) listenersText() string {
+func listenersText(of []*listener) string {
 	var all []string
-	for _, l := range g.listeners {
+	for _, l := range of {
 		all = append(all, fmt.Sprintf("%q (port %d)", l.spec.Name, l.spec.Port))
 	}
 	return strings.Join(all, ", ")

@@ -48,7 +48,7 @@ func (s *Status) Problems() []string {
 	case s.Gateway != nil:
 		p.gateway(s.Gateway)
 	case s.ListenerSet != nil:
-		p.conditions("", s.ListenerSet.Conditions)
+		p.listenerSet(s.ListenerSet)
 	case s.Route != nil:
 		for _, r := range s.Route.Parents {
 			if s.controller == "" || r.ControllerName == s.controller {
@@ -82,6 +82,19 @@ func (p *problems) gateway(s *gwv1.GatewayStatus) {
 		own := c.Type == "Accepted" && c.Reason != string(gwv1.GatewayReasonListenersNotValid) ||
 			c.Type == "Programmed" && (c.Reason == string(gwv1.GatewayReasonAddressNotUsable) || c.Reason == string(gwv1.GatewayReasonAddressNotAssigned))
 		if own && c.Status != metav1.ConditionTrue {
+			p.add("", c)
+			p.consequence = true
+		}
+	}
+	for _, l := range s.Listeners {
+		p.conditions(fmt.Sprintf("listener %q", l.Name), l.Conditions)
+	}
+}
+
+// listenerSet is gateway for a ListenerSet.
+func (p *problems) listenerSet(s *gwv1.ListenerSetStatus) {
+	for _, c := range s.Conditions {
+		if c.Type == "Accepted" && c.Status != metav1.ConditionTrue && c.Reason != string(gwv1.ListenerSetReasonListenersNotValid) {
 			p.add("", c)
 			p.consequence = true
 		}
@@ -147,7 +160,7 @@ func (t *translator) statuses(s snapshotState) []Status {
 	var all []Status
 	all = append(all, t.classStatuses()...)
 	all = append(all, t.gatewayStatuses(s)...)
-	all = append(all, t.listenerSetStatuses()...)
+	all = append(all, t.listenerSetStatuses(s)...)
 	all = append(all, t.routeStatuses()...)
 	all = append(all, t.policyStatuses()...)
 	for i := range all {

@@ -65,6 +65,7 @@ func Translate(r Resources, o Options) (*config.Snapshot, []Status) {
 	t := newTranslator(r, o)
 	t.readClasses()
 	t.readGateways()
+	t.readListenerSets()
 	t.settleConflicts()
 	t.resolveCertificates()
 	t.findOverlaps()
@@ -97,6 +98,7 @@ type translator struct {
 
 	gateways     []*gateway // ours, oldest first
 	gatewayIndex map[name]*gateway
+	setIndex     map[name]*listenerSet
 	routes       []*route
 	certificates map[name]*certificate
 	backends     map[string]*backend
@@ -113,6 +115,7 @@ func newTranslator(r Resources, o Options) *translator {
 		previous:     map[string]config.Certificate{},
 		stored:       map[Key]*Status{},
 		gatewayIndex: map[name]*gateway{},
+		setIndex:     map[name]*listenerSet{},
 		certificates: map[name]*certificate{},
 		backends:     map[string]*backend{},
 	}
