@@ -13,11 +13,13 @@ export CGO_ENABLED=0
 cd "$repository"
 go build -trimpath -o "$bin/" ./cmd/sluice ./deploy/cluster/mkimage ./deploy/cluster/pause
 "$bin/mkimage" "$out/pause.tar" sluice.test/pause:1 "$bin/pause"
-# With bpftool and the libraries that it links, to look at the maps by kubectl exec.
+"$bin/mkimage" "$out/sluice.tar" sluice/sluice:dev "$bin/sluice" /etc/ssl/certs/ca-certificates.crt=/etc/ssl/certs/ca-certificates.crt
+
+# For kubectl debug: bpftool and the libraries that it links.
 bpftool=$(PATH=$PATH:/usr/sbin command -v bpftool)
-files=("$bin/sluice" /etc/ssl/certs/ca-certificates.crt=/etc/ssl/certs/ca-certificates.crt "$bpftool=/bpftool")
+files=("$bpftool=/bpftool")
 for library in $(ldd "$bpftool" | grep -o '/[^ ]*'); do files+=("$library=$library"); done
-"$bin/mkimage" "$out/sluice.tar" sluice/sluice:dev "${files[@]}"
+"$bin/mkimage" "$out/bpftool.tar" sluice.test/bpftool:1 "${files[@]}"
 
 # The backends of the conformance suite, under the names that its manifests use.
 cd "$repository/deploy/conformance"
