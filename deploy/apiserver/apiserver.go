@@ -30,6 +30,8 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -172,6 +174,33 @@ func (s *Server) ServiceAccount(ctx context.Context, namespace, name string) (*r
 	token, err := client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("token of ServiceAccount %s/%s: %w", namespace, name, err)
+	}
+	config := s.config()
+	config.BearerToken = token.Status.Token
+	return config, nil
+}
+
+// Pod is the configuration of a pod that runs on a node: both are made, on
+// paper only, and its token names them.
+func (s *Server) Pod(ctx context.Context, namespace, account, node string) (*rest.Config, error) {
+	client, err := kubernetes.NewForConfig(s.admin)
+	if err != nil {
+		return nil, err
+	}
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}}
+	if _, err := client.CoreV1().Nodes().Create(ctx, n, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		return nil, fmt.Errorf("make Node %s: %w", node, err)
+	}
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: account + "-"},
+		Spec: corev1.PodSpec{ServiceAccountName: account, NodeName: node, Containers: []corev1.Container{{Name: "none", Image: "none"}}}}
+	if p, err = client.CoreV1().Pods(namespace).Create(ctx, p, metav1.CreateOptions{}); err != nil {
+		return nil, fmt.Errorf("make a pod of ServiceAccount %s/%s: %w", namespace, account, err)
+	}
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+		BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: p.Name, UID: p.UID}}}
+	token, err := client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, request, metav1.CreateOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("token of pod %s/%s: %w", namespace, p.Name, err)
 	}
 	config := s.config()
 	config.BearerToken = token.Status.Token

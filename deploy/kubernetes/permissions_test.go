@@ -134,7 +134,7 @@ func client(t *testing.T, config *rest.Config) *kubernetes.Clientset {
 func TestAgentMayDoThisAndNoMore(t *testing.T) {
 	for in, want := range map[string][]string{
 		namespace: {
-			"coordination.k8s.io/leases: create get list update watch",
+			"coordination.k8s.io/leases: create delete get list update watch",
 			"discovery.k8s.io/endpointslices: get list watch",
 			"nodes: get",
 			"secrets: get list watch",
