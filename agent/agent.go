@@ -39,6 +39,8 @@ type Options struct {
 	// Resources optionally tells what the source of the snapshots says about
 	// them, for the status, and how many problems it sees, for the metrics.
 	Resources func() (status any, problems int)
+	// Collectors are further metrics: of the source, of what else the node has.
+	Collectors []prometheus.Collector
 	// Log is required.
 	Log *slog.Logger
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sluice-gateway/sluice/agent/address"
 	"github.com/sluice-gateway/sluice/agent/config"
 	"github.com/sluice-gateway/sluice/agent/splice"
 	"github.com/sluice-gateway/sluice/terminator"
@@ -32,8 +33,11 @@ import (
 func running(t *testing.T, log io.Writer) (a *Agent, stop func()) {
 	t.Helper()
 	l := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	addresses := address.New(l) // which holds none
+	t.Cleanup(addresses.Close)
 	a, err := New(Options{Version: "test", Admin: filepath.Join(t.TempDir(), "admin.sock"), Metrics: "127.0.0.1:0", Log: l,
-		Resources: func() (any, int) { return "resources", 3 }, Server: &terminator.Server{Log: l, DrainTimeout: time.Second}})
+		Collectors: []prometheus.Collector{addresses},
+		Resources:  func() (any, int) { return "resources", 3 }, Server: &terminator.Server{Log: l, DrainTimeout: time.Second}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -67,6 +67,7 @@ func (a *Agent) register() {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
+	a.registry.MustRegister(a.opts.Collectors...)
 }
 
 // metricsHandler serves the port that anybody may ask: no names of clients, no

@@ -27,6 +27,7 @@ var mayImport = map[string]struct {
 	reason   string
 }{
 	"agent/splice":           {[]string{"bpf"}, "it is the only one that knows the kernel half"},
+	"agent/address":          {[]string{"bpf"}, "it sends its frames through the kernel half, and knows nothing of what is served at an address"},
 	"terminator":             {[]string{"agent/config", "terminator/balance", "terminator/httproute", "terminator/relay"}, "it serves a snapshot and sees neither BPF nor Kubernetes; Server.Dial is the seam"},
 	"terminator/httproute":   {[]string{"agent/config", "terminator/balance"}, "it serves the HTTP rules of a snapshot"},
 	"terminator/balance":     {[]string{"agent/config"}, "it chooses among the endpoints of a snapshot"},
