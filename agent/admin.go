@@ -22,6 +22,9 @@ import (
 // the agent. A socket that a killed agent left behind is replaced, one that
 // somebody answers on is not.
 func listenAdmin(path string) (net.Listener, error) {
+	if err := socketPath(path); err != nil {
+		return nil, err
+	}
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("admin socket %s: %s", path, err)
@@ -58,9 +61,18 @@ func listenAdmin(path string) (net.Listener, error) {
 	}}
 	l, err := lc.Listen(context.Background(), "unix", path)
 	if err != nil {
-		return nil, fmt.Errorf("admin socket %s: %s", path, errno(err))
+		return nil, fmt.Errorf("admin socket %s: %s; choose another path with -admin", path, errno(err))
 	}
 	return l, nil
+}
+
+// socketPath refuses what the kernel would call an invalid argument: the path
+// of a unix socket has its place in a structure (unix(7)).
+func socketPath(path string) error {
+	if most := len(unix.RawSockaddrUnix{}.Path) - 1; len(path) > most {
+		return fmt.Errorf("admin socket %s: the path has %d bytes, and a socket's at most %d; choose a shorter one with -admin", path, len(path), most)
+	}
+	return nil
 }
 
 // adminHandler serves what "sluice status" and "sluice conns" show.
@@ -85,6 +97,9 @@ func AdminClient(path string) *http.Client {
 		Transport: &http.Transport{
 			DisableKeepAlives: true,
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				if err := socketPath(path); err != nil {
+					return nil, err
+				}
 				var d net.Dialer
 				return d.DialContext(ctx, "unix", path)
 			},

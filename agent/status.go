@@ -119,7 +119,7 @@ func (a *Agent) Problems(now time.Time) []string {
 	}
 	unresolved := a.resolver.unresolved()
 	for _, name := range slices.Sorted(maps.Keys(unresolved)) {
-		out = append(out, fmt.Sprintf("endpoint %s does not resolve: %s", name, unresolved[name]))
+		out = append(out, fmt.Sprintf("endpoint %s does not resolve: %s; correct the name, or name resolution on this node", name, unresolved[name]))
 	}
 	return out
 }
@@ -167,6 +167,9 @@ func (a *Agent) openSplice() {
 		a.splice = SpliceStatus{Reason: "error", Message: err.Error()}
 		if u, ok := errors.AsType[*splice.Unavailable](err); ok {
 			a.splice = SpliceStatus{Reason: u.Reason, Message: u.Err.Error()}
+			if u.Reason == splice.ReasonCgroup && a.opts.Splice.Cgroup != "" {
+				a.splice.Message += "; give -cgroup a folder of cgroup2, below /sys/fs/cgroup or /sys/fs/cgroup/unified"
+			}
 		}
 		log.Warn("relay mode: no splice on this machine; sluice doctor tells more", "reason", a.splice.Reason, "error", a.splice.Message)
 		return

@@ -30,7 +30,7 @@ type pins struct {
 func pin(base string, maps map[string]*ebpf.Map) (_ *pins, err error) {
 	var fsInfo unix.Statfs_t
 	if err := unix.Statfs(filepath.Dir(base), &fsInfo); err != nil || fsInfo.Type != unix.BPF_FS_MAGIC {
-		return nil, fmt.Errorf("pin maps in %s: no bpffs there: mount -t bpf bpf %s", base, filepath.Dir(base))
+		return nil, fmt.Errorf("pin maps in %s: no bpffs there: mount -t bpf bpf /sys/fs/bpf, and give a folder in it", base)
 	}
 	p, err := claim(base)
 	if err != nil {

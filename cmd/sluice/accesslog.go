@@ -34,7 +34,7 @@ func openAccessLog(path string, stdout io.Writer, log *slog.Logger) (io.WriteClo
 func openLogFile(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
 	if err != nil {
-		return nil, fmt.Errorf("access log: %w", err)
+		return nil, fmt.Errorf("access log: %w; choose another file with -access-log", err)
 	}
 	return f, nil
 }

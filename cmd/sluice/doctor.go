@@ -101,7 +101,7 @@ func capabilities() finding {
 
 func cgroup2(dir string) finding {
 	if dir != "" {
-		return mounted("cgroup2", unix.CGROUP2_SUPER_MAGIC, "give -cgroup a folder of cgroup2", dir)
+		return mounted("cgroup2", unix.CGROUP2_SUPER_MAGIC, "give -cgroup a folder of cgroup2, below /sys/fs/cgroup or /sys/fs/cgroup/unified", dir)
 	}
 	// The second is where it lies beside version 1.
 	return mounted("cgroup2", unix.CGROUP2_SUPER_MAGIC, "mount -t cgroup2 none /sys/fs/cgroup", "/sys/fs/cgroup", "/sys/fs/cgroup/unified")

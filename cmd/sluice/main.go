@@ -106,15 +106,34 @@ func parse(flags *flag.FlagSet, args []string, want ...string) error {
 		if errors.Is(err, flag.ErrHelp) {
 			return err
 		}
-		return usageError(err.Error())
+		return usageError(err.Error() + hint(flags, err.Error()))
 	}
 	switch {
 	case flags.NArg() < len(want):
 		return usageError("missing argument " + want[flags.NArg()])
+	case flags.NArg() > len(want) && strings.HasPrefix(flags.Arg(len(want)), "-"):
+		return usageError(fmt.Sprintf("unexpected argument %q; flags come before %s", flags.Arg(len(want)), strings.Join(want, " ")))
 	case flags.NArg() > len(want):
 		return usageError(fmt.Sprintf("unexpected argument %q", flags.Arg(len(want))))
 	}
 	return nil
+}
+
+// hint says what the value of a flag looks like, where err is that one is none.
+func hint(flags *flag.FlagSet, err string) string {
+	_, name, ok := strings.Cut(err, " for flag -")
+	f := flags.Lookup(strings.SplitN(name, ":", 2)[0])
+	if !ok || f == nil {
+		return ""
+	}
+	switch kind, usage := flag.UnquoteUsage(f); kind {
+	case "duration":
+		return "; write it as in 30s, 5m or 1h"
+	case "int":
+		return "; write a whole number"
+	default:
+		return "; it is " + usage
+	}
 }
 
 func printUsage(w io.Writer) {

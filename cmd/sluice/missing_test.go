@@ -45,7 +45,8 @@ func TestWithoutWhatTheSpliceNeedsTheGatewayRelays(t *testing.T) {
 		{"all of them", without("bpf,-perfmon,-net_admin"), nil, splice.ReasonCapability, "missing CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN:"},
 		{"BTF", inNamespace("mount -t tmpfs none /sys/kernel/btf"), nil, splice.ReasonBTF, "CONFIG_DEBUG_INFO_BTF"},
 		{"cgroup2", inNamespace("umount -a -t cgroup2"), nil, splice.ReasonCgroup, "mount -t cgroup2"},
-		{"the cgroup", nil, []string{"-cgroup", "/nowhere"}, splice.ReasonCgroup, "/nowhere"},
+		{"the cgroup", nil, []string{"-cgroup", "/nowhere"}, splice.ReasonCgroup, "give -cgroup a folder of cgroup2"},
+		{"a cgroup2 there", nil, []string{"-cgroup", "/tmp"}, splice.ReasonCgroup, "give -cgroup a folder of cgroup2"},
 		{"bpffs, which only bpftool needs", inNamespace("umount -a -t bpf"), nil, "", "mount -t bpf bpf"},
 	}
 	for _, c := range cases {

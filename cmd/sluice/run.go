@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -52,6 +53,8 @@ func (f *runFlags) check() error {
 	switch {
 	case f.splice != "auto" && f.splice != "off":
 		return usageError(fmt.Sprintf("-splice %q is neither auto nor off", f.splice))
+	case f.metrics != "off" && !isAddress(f.metrics):
+		return usageError(fmt.Sprintf("-metrics %q is neither host:port, as in %s, nor off", f.metrics, defaultMetrics))
 	case f.drainTimeout <= 0:
 		return usageError("-drain-timeout must be more than 0")
 	case f.idleTimeout <= 0:
@@ -60,6 +63,16 @@ func (f *runFlags) check() error {
 		return usageError("-max-connections must be more than 0")
 	}
 	return nil
+}
+
+// isAddress tells whether s is a host, which may be empty, and a port.
+func isAddress(s string) bool {
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return false
+	}
+	_, err = strconv.ParseUint(port, 10, 16)
+	return err == nil
 }
 
 // open opens the logs; the access log is nil where there is to be none.
@@ -118,7 +131,7 @@ func run(e *env, flags *flag.FlagSet, args []string) error {
 		defer accessLog.Close()
 	}
 
-	src := &source{log: log, nodeAddresses: nodeAddresses()}
+	src := &source{dir: flags.Arg(0), log: log, nodeAddresses: nodeAddresses()}
 	opts := f.options(log, accessLog)
 	opts.Resources = src.report
 	reread := make(chan os.Signal, 1)

@@ -218,7 +218,9 @@ func (v *statusView) warnings() []string {
 	for i := range v.Resources.Objects {
 		o := &v.Resources.Objects[i]
 		for _, w := range o.Warnings {
-			out = append(out, o.Key().String()+": "+w)
+			if line := o.Key().String() + ": " + w; !slices.Contains(v.Resources.Problems, line) {
+				out = append(out, line)
+			}
 		}
 	}
 	return out

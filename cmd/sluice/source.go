@@ -27,6 +27,7 @@ const (
 // source turns the objects of a folder into snapshots for the agent, and what
 // the agent says of them into the statuses of the objects.
 type source struct {
+	dir           string
 	log           *slog.Logger
 	agent         *agent.Agent
 	nodeAddresses []netip.Addr
@@ -100,6 +101,10 @@ func listenerSpecs(r *translate.Resources) []listenerSpec {
 func (s *source) apply(r translate.Resources, files []folder.Problem) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(r.Gateways) == 0 && len(files) == 0 {
+		files = []folder.Problem{{File: s.dir, Message: "nothing is served: there is no Gateway in it; put one there with its routes, Secrets, Services " +
+			"and EndpointSlices, as kubectl apply takes them, in files *.yaml, *.yml or *.json (sub-folders are not read)"}}
+	}
 	s.read, s.resources, s.files = true, r, files
 	s.refresh()
 	s.log.Info("folder read", "snapshot", s.hash[:12], "listeners", len(s.snapshot.Listeners), "routes", len(s.snapshot.Routes), "problems", len(s.problems))

@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"syscall"
 	"time"
 
@@ -56,7 +57,13 @@ func status(e *env, flags *flag.FlagSet, args []string) error {
 
 // ask gets what the agent at the admin socket says about something.
 func ask(admin, what string) ([]byte, error) {
+	if admin == "" {
+		return nil, usageError("-admin needs a path")
+	}
 	resp, err := agent.AdminClient(admin).Get("http://agent/" + what)
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		err = e.Err // the address in it is ours
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return nil, fmt.Errorf("no gateway answers at %s; is sluice run running, with this -admin?", admin)

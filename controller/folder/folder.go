@@ -85,7 +85,7 @@ func (f *file) err() error { return cmp.Or(f.readErr, f.decodeErr) }
 // Check tells whether the folder can be read at all.
 func (f *Folder) Check() error {
 	if _, err := os.ReadDir(f.Dir); err != nil {
-		return fmt.Errorf("read folder %s: %w", f.Dir, cause(err))
+		return fmt.Errorf("read folder %s: %w; give the folder that holds the YAML files", f.Dir, cause(err))
 	}
 	return nil
 }

@@ -138,7 +138,7 @@ func TestAFolderThatIsNotThereIsAnError(t *testing.T) {
 	for name, want := range map[string]string{"none": "no such file or directory", "file": "not a directory"} {
 		path := filepath.Join(dir, name)
 		err := (&Folder{Dir: path}).Run(t.Context(), nil)
-		if diff := cmp.Diff("read folder "+path+": "+want, fmt.Sprint(err)); diff != "" {
+		if diff := cmp.Diff("read folder "+path+": "+want+"; give the folder that holds the YAML files", fmt.Sprint(err)); diff != "" {
 			t.Error(diff)
 		}
 	}

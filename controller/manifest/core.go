@@ -94,7 +94,7 @@ func (c *checker) address(path string, typ discoveryv1.AddressType, v string) {
 	case typ == discoveryv1.AddressTypeFQDN:
 		c.pattern(path, v, 253, externalNamePattern, "a lower-case host name")
 	case err != nil || ip.Zone() != "":
-		c.addf(path, "%q is not an IP address", v)
+		c.addf(path, "%q is not an IP address; a name takes addressType FQDN", v)
 	case (typ == discoveryv1.AddressTypeIPv4) != ip.Is4() && (typ == discoveryv1.AddressTypeIPv4 || typ == discoveryv1.AddressTypeIPv6):
 		c.addf(path, "%s is not of addressType %s", v, typ)
 	case ip.IsUnspecified() || ip.IsMulticast():

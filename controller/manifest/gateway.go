@@ -133,7 +133,7 @@ func (c *checker) listenerTLS(path string, t *gwv1.ListenerTLSConfig) {
 		}
 	}
 	if *t.Mode == gwv1.TLSModeTerminate && len(t.CertificateRefs) == 0 && len(t.Options) == 0 {
-		c.addf(path+".certificateRefs", "is required with mode Terminate")
+		c.addf(path+".certificateRefs", "is required with mode Terminate; name the Secret with certificate and key")
 	}
 }
 

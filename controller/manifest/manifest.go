@@ -93,7 +93,7 @@ func (d *decoder) fail(object translate.Key, line int, cause string) {
 func (d *decoder) document(doc document) {
 	raw, err := yaml.YAMLToJSONStrict(doc.text)
 	if err != nil {
-		d.fail(translate.Key{}, doc.line, "not YAML: "+yamlCause(err, doc.line))
+		d.fail(translate.Key{}, doc.line, "not YAML: "+yamlCause(err, doc))
 		return
 	}
 	if raw = bytes.TrimSpace(raw); string(raw) == "null" {
@@ -106,17 +106,24 @@ var yamlLine = regexp.MustCompile(`line [0-9]+`)
 
 // yamlCause strips what the message around it says already, and counts lines
 // from the top of the file. Of the YAML it quotes at most the name of a key.
-func yamlCause(err error, first int) string {
+func yamlCause(err error, doc document) string {
 	text := strings.Join(strings.Fields(err.Error()), " ")
 	for _, prefix := range []string{"error converting YAML to JSON: ", "yaml: ", "unmarshal errors: "} {
 		text = strings.TrimPrefix(text, prefix)
+	}
+	switch {
+	case bytes.Contains(doc.text, []byte("{{")):
+		text, _, _ = strings.Cut(text, ": map[") // a dump of Go's
+		text += "; if {{ }} is of a template, fill it in first, with helm template or the like"
+	case strings.Contains(text, "cannot start any token") && bytes.Contains(doc.text, []byte("\t")):
+		text += "; indent with spaces, not with tabs"
 	}
 	return yamlLine.ReplaceAllStringFunc(text, func(line string) string {
 		n, err := strconv.Atoi(strings.TrimPrefix(line, "line "))
 		if err != nil {
 			return line
 		}
-		return fmt.Sprintf("line %d", first-1+n)
+		return fmt.Sprintf("line %d", doc.line-1+n)
 	})
 }
 

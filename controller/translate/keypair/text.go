@@ -51,7 +51,7 @@ func notPEM(field string, in []byte) error {
 	case in[0] == 0x30:
 		return fmt.Errorf("%s is binary (PKCS #12?), not PEM; convert it: openssl pkcs12 -in %s -out %s.pem -nodes", field, field, field)
 	}
-	return fmt.Errorf("%s is not PEM: it has no line -----BEGIN …-----", field)
+	return fmt.Errorf("%s is not PEM: it has no line -----BEGIN …-----; put the contents of the PEM file there", field)
 }
 
 // decode returns all PEM blocks. A damaged one is an error: pem.Decode would
