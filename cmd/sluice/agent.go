@@ -12,11 +12,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 
 	"github.com/sluice-gateway/sluice/agent"
+	"github.com/sluice-gateway/sluice/agent/address"
 	"github.com/sluice-gateway/sluice/controller/node"
 )
 
@@ -103,12 +105,18 @@ func clusterAgent(e *env, flags *flag.FlagSet, args []string) error {
 	}
 	klog.SetSlogLogger(log.With("from", "client-go"))
 
-	src, err := node.New(node.Options{Config: config, Namespace: c.namespace, Node: n.node, Holder: holder(),
-		Addresses: addresses, Version: buildVersion(), Log: log})
+	holder := address.New(log)
+	defer holder.Close()
+	src, err := node.New(node.Options{Config: config, Namespace: c.namespace, Node: n.node, Identity: identity(),
+		Addresses: addresses, Holder: holder, Version: buildVersion(), Log: log})
 	if err != nil {
 		return err
 	}
+	defer src.Close()
 	opts := f.options(log, accessLog)
+	// An address that another node holds now may be this node's in a second.
+	opts.Server.FreeBind = true
+	opts.Collectors = []prometheus.Collector{holder}
 	opts.Resources = func() (any, int) {
 		problems := src.Problems()
 		return resourceStatus{Problems: problems}, len(problems)
@@ -122,9 +130,9 @@ func clusterAgent(e *env, flags *flag.FlagSet, args []string) error {
 	return serve(ctx, stop, a, func(ctx context.Context) error { return src.Run(ctx, a) })
 }
 
-// holder identifies this process among those that a node has in the course of
-// time.
-func holder() string {
+// identity tells this process from others that the node has in the course
+// of time.
+func identity() string {
 	name, err := os.Hostname()
 	if err != nil {
 		name = "unknown"

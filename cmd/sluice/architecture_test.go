@@ -37,7 +37,7 @@ var mayImport = map[string]struct {
 	"controller/manifest":    {[]string{"controller/translate"}, "it reads resources and does not judge them"},
 	"controller/folder":      {[]string{"controller/manifest", "controller/translate"}, "it is a source of resources, nothing else"},
 	"controller/publication": {[]string{"agent/config"}, "it is what controller and nodes tell each other, and knows neither"},
-	"controller/node":        {[]string{"agent/config", "controller/endpoints", "controller/publication"}, "it is a source of snapshots, as a folder is of resources"},
+	"controller/node":        {[]string{"agent/config", "agent/address", "controller/endpoints", "controller/publication"}, "it is a source of snapshots, as a folder is of resources"},
 	"controller":             {[]string{"agent/config", "controller/publication", "controller/translate", "controller/v1alpha1"}, "it watches, translates and publishes; what nodes do with it is theirs"},
 	"cmd/sluice":             {[]string{"*"}, "only the command knows both agent and controller"},
 	"bench":                  {[]string{"agent/config", "agent/netns", "agent/splice", "bench/keyed", "terminator"}, "it measures the data path"},

@@ -17,11 +17,12 @@ import (
 )
 
 const (
-	// renew is how often a node says that it lives, lasts how long that holds.
-	renew = 10 * time.Second
-	lasts = 30 * time.Second
+	// lasts is how long a report holds, lastsHolding where nodes share addresses,
+	// which must move soon when one dies. It is renewed three times as often.
+	lasts        = 30 * time.Second
+	lastsHolding = 3 * time.Second
 	// answer bounds one request.
-	answer = 5 * time.Second
+	answer = 2 * time.Second
 )
 
 // lease writes the node's Lease when there is something new to tell, and every
@@ -41,10 +42,10 @@ type lease struct {
 // again with the next call.
 func (l *lease) write(ctx context.Context, namespace string, n publication.Node) {
 	now := time.Now()
-	if l.superseded || l.written != nil && same(l.last, n) && now.Sub(l.last.Renewed) < renew {
+	if l.superseded || l.written != nil && same(l.last, n) && now.Sub(l.last.Renewed) < n.Lasts/3 {
 		return
 	}
-	n.Renewed, n.Lasts = now, lasts
+	n.Renewed = now
 	o, err := publication.EncodeNode(namespace, n)
 	if err == nil {
 		err = l.put(ctx, o)
@@ -63,8 +64,23 @@ func (l *lease) write(ctx context.Context, namespace string, n publication.Node)
 
 // same tells whether two reports say the same.
 func same(a, b publication.Node) bool {
-	a.Renewed, a.Lasts = b.Renewed, b.Lasts
+	a.Renewed = b.Renewed
 	return reflect.DeepEqual(a, b)
+}
+
+// renewed is when the API server last took a report.
+func (l *lease) renewed() time.Time { return l.last.Renewed }
+
+// remove deletes the Lease unless somebody else has written it since.
+func (l *lease) remove(ctx context.Context) {
+	if l.written == nil {
+		return
+	}
+	version := l.written.ResourceVersion
+	err := l.client.Delete(ctx, l.written.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{ResourceVersion: &version}})
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		l.log.Warn("cannot delete the node's Lease; it expires", "lease", l.written.Name, "error", err)
+	}
 }
 
 func (l *lease) put(ctx context.Context, o *coordinationv1.Lease) error {

@@ -5,8 +5,8 @@
 // controller, in the node's Lease, what of it is served.
 //
 // It needs to get, list and watch Secrets and Leases in Sluice's own namespace
-// and EndpointSlices everywhere, to get its Node, and to create and update
-// Leases in Sluice's own namespace.
+// and EndpointSlices everywhere, to get its Node, and to create, update and
+// delete its Lease in Sluice's own namespace.
 //
 // The API server may go away at any time: the node goes on with what it has.
 package node
@@ -40,10 +40,12 @@ type Options struct {
 	Namespace string
 	// Node is the name of the Node object.
 	Node string
-	// Holder identifies this process, for instance by its pod.
-	Holder string
+	// Identity tells this process from others of the node, for instance by its pod.
+	Identity string
 	// Addresses are those by which others reach the node.
 	Addresses []netip.Addr
+	// Holder holds addresses that nodes share; nil holds none.
+	Holder Holder
 	// Version is the program's.
 	Version string
 	// Log is required.
@@ -62,7 +64,12 @@ type Source struct {
 	client kubernetes.Interface
 	parts  parts
 	lease  lease
+	peers  peers
+	held   []netip.Addr
 	zone   string
+
+	draining sync.WaitGroup // what goes on between Run and Close
+	drained  context.CancelFunc
 
 	mu       sync.Mutex
 	problems []string
@@ -82,7 +89,8 @@ func New(o Options) (*Source, error) {
 	}
 	return &Source{Options: o, client: client,
 		parts: parts{log: o.Log, decoded: map[string]decoded{}},
-		lease: lease{client: client.CoordinationV1().Leases(o.Namespace), log: o.Log}}, nil
+		lease: lease{client: client.CoordinationV1().Leases(o.Namespace), log: o.Log},
+		peers: peers{self: o.Node, seen: map[string]sighting{}}}, nil
 }
 
 const (
@@ -91,11 +99,11 @@ const (
 	quiet = 20 * time.Millisecond
 	// look is how often the server is asked what became of its listeners: one
 	// may find its address free at last.
-	look = time.Second
+	look = 500 * time.Millisecond
 )
 
-// Run feeds the server until ctx ends and reports what it serves. The last
-// report says that the node is draining.
+// Run feeds the server until ctx ends and reports what it serves. From then on
+// the node says that it is draining, and keeps its addresses, until Close.
 func (s *Source) Run(ctx context.Context, to Server) error {
 	w := newWatch(s.client, s.Namespace)
 	stopped := w.start(ctx)
@@ -108,16 +116,12 @@ func (s *Source) Run(ctx context.Context, to Server) error {
 	tick := time.NewTicker(look)
 	defer tick.Stop()
 	state := s.serve(w, to)
-	s.lease.write(ctx, s.Namespace, s.node(state, to))
 	for {
+		s.lease.write(ctx, s.Namespace, s.node(state, to))
+		s.hold(ctx, w, state)
 		select {
 		case <-ctx.Done():
-			// The client's requests must outlive ctx by a moment.
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), look)
-			defer cancel()
-			n := s.node(state, to)
-			n.Draining = true
-			s.lease.write(last, s.Namespace, n)
+			s.drain(state, to)
 			return nil
 		case <-w.changed:
 			began := time.Now()
@@ -131,8 +135,41 @@ func (s *Source) Run(ctx context.Context, to Server) error {
 			pause(ctx, time.Since(began))
 		case <-tick.C:
 		}
-		s.lease.write(ctx, s.Namespace, s.node(state, to))
 	}
+}
+
+// drain reports that the node is draining until Close.
+func (s *Source) drain(state served, to Server) {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.drained = cancel
+	n := s.node(state, to)
+	n.Draining = true
+	s.draining.Go(func() {
+		s.lease.write(ctx, s.Namespace, n)
+		for pause(ctx, look) {
+			s.lease.write(ctx, s.Namespace, n)
+		}
+	})
+}
+
+// Close tells the others, after Run and when everything is drained, that this
+// node serves nothing any more, and lets go of its addresses. A younger process
+// of the node that has taken over is left alone.
+func (s *Source) Close() {
+	if s.drained == nil {
+		return
+	}
+	s.drained()
+	s.draining.Wait()
+	if s.lease.superseded {
+		return
+	}
+	if len(s.held) > 0 {
+		s.Holder.Set(nil)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), answer)
+	defer cancel()
+	s.lease.remove(ctx)
 }
 
 // pause waits, and tells whether ctx goes on.
@@ -164,6 +201,8 @@ type served struct {
 	left    map[string]string // listeners left out, with the reason
 	stale   map[string]string // Gateways served as they were, with the reason
 	notes   []string          // backends without endpoints
+
+	addresses []netip.Addr // that one node at a time holds
 }
 
 // serve brings the server in line with what is published now.
@@ -176,7 +215,7 @@ func (s *Source) serve(w *watch, to Server) served {
 	parts, stale := s.parts.read(secrets)
 	state.stale = stale
 	joined, left := config.Join(parts)
-	state.left = left
+	state.left, state.addresses = left, joined.Addresses
 	state.notes = resolve(joined, w.slices, endpoints.Place{Node: s.Node, Zone: s.zone})
 	to.Apply(joined)
 	s.keep(state)
@@ -208,8 +247,12 @@ func (s *Source) node(state served, of Server) publication.Node {
 			failures[name] = problem
 		}
 	}
-	return publication.Node{Name: s.Node, Holder: s.Holder, Version: s.Version, Addresses: s.Addresses,
-		Serves: state.version, Failures: failures, Stale: state.stale}
+	n := publication.Node{Name: s.Node, Holder: s.Identity, Version: s.Version, Addresses: s.Addresses,
+		Serves: state.version, Failures: failures, Stale: state.stale, Lasts: lasts}
+	if len(state.addresses) > 0 && s.Holder != nil {
+		n.Lasts, n.Held, n.Unheld = lastsHolding, s.held, s.unheld()
+	}
+	return n
 }
 
 func (s *Source) keep(state served) {

@@ -20,6 +20,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/sluice-gateway/sluice/agent/config"
 	"github.com/sluice-gateway/sluice/controller/node"
@@ -112,11 +113,17 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// start starts the node's agent, in a process of its own as far as the API
-// server can tell.
-func (w *world) start(holder string) {
+// start starts the agent of node n1.
+func (w *world) start(identity string) {
 	w.t.Helper()
-	s, err := node.New(node.Options{Config: api.Config(), Namespace: w.own, Node: "n1", Holder: holder, Version: "test",
+	w.startNode("n1", identity, api.Config(), nil)
+}
+
+// startNode starts the agent of a node, in a process of its own as far as the
+// API server can tell.
+func (w *world) startNode(name, identity string, config *rest.Config, holder node.Holder) {
+	w.t.Helper()
+	s, err := node.New(node.Options{Config: config, Namespace: w.own, Node: name, Identity: identity, Version: "test", Holder: holder,
 		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil))})
 	if err != nil {
 		w.t.Fatal(err)
@@ -128,6 +135,7 @@ func (w *world) start(holder string) {
 	w.t.Cleanup(func() {
 		cancel()
 		<-ended
+		s.Close()
 	})
 }
 
@@ -191,9 +199,11 @@ func (w *world) endpoints(addresses ...string) {
 	}
 }
 
-func (w *world) report() publication.Node {
+func (w *world) report() publication.Node { return w.reportOf("n1") }
+
+func (w *world) reportOf(node string) publication.Node {
 	w.t.Helper()
-	l, err := w.client.CoordinationV1().Leases(w.own).Get(w.t.Context(), publication.LeaseName("n1"), metav1.GetOptions{})
+	l, err := w.client.CoordinationV1().Leases(w.own).Get(w.t.Context(), publication.LeaseName(node), metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return publication.Node{}
 	} else if err != nil {
@@ -244,8 +254,10 @@ func TestWhatIsPublishedIsServedAndReported(t *testing.T) {
 	}
 	w.until("the Gateway to be gone", func() bool { return w.served.endpoints() == "none" })
 	w.end()
-	if !w.report().Draining {
-		t.Error("the last report does not say that the node is draining")
+	w.until("the node to be draining", func() bool { return w.report().Draining })
+	w.source.Close()
+	if r := w.report(); r.Name != "" {
+		t.Errorf("the report of a node that has ended: %+v", r)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,24 +23,30 @@ type slicesFunc func(namespace, service string) []*discoveryv1.EndpointSlice
 
 // watch keeps copies of what the API server has.
 type watch struct {
-	own, all informers.SharedInformerFactory // of Sluice's namespace, of every one
-	parts    cache.SharedIndexInformer
-	slice    cache.SharedIndexInformer
+	parts, nodes cache.SharedIndexInformer // of Sluice's namespace
+	slice        cache.SharedIndexInformer // of every namespace
+	factories    []informers.SharedInformerFactory
 	// changed has a token after a change that was not looked at yet.
 	changed chan struct{}
 }
 
-const byService = "service"
+const (
+	byService    = "service"
+	partSelector = publication.ComponentLabel + "=" + publication.PartComponent
+	nodeSelector = publication.ComponentLabel + "=" + publication.NodeComponent
+)
 
 func newWatch(client kubernetes.Interface, namespace string) *watch {
 	w := &watch{changed: make(chan struct{}, 1)}
-	w.own = informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(namespace),
-		informers.WithTransform(slim), informers.WithTweakListOptions(func(o *metav1.ListOptions) {
-			o.LabelSelector = publication.ComponentLabel + "=" + publication.PartComponent
-		}))
-	w.all = informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(slim))
-	w.parts = w.own.Core().V1().Secrets().Informer()
-	w.slice = w.all.Discovery().V1().EndpointSlices().Informer()
+	factory := func(namespace, selector string) informers.SharedInformerFactory {
+		f := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(namespace),
+			informers.WithTransform(slim), informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = selector }))
+		w.factories = append(w.factories, f)
+		return f
+	}
+	w.parts = factory(namespace, partSelector).Core().V1().Secrets().Informer()
+	w.nodes = factory(namespace, nodeSelector).Coordination().V1().Leases().Informer()
+	w.slice = factory(metav1.NamespaceAll, "").Discovery().V1().EndpointSlices().Informer()
 	_ = w.slice.AddIndexers(cache.Indexers{byService: func(o any) ([]string, error) {
 		s := o.(*discoveryv1.EndpointSlice)
 		return []string{s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName]}, nil
@@ -84,12 +91,14 @@ func (w *watch) drain() {
 // start watches until ctx ends; the returned function waits for that.
 func (w *watch) start(ctx context.Context) (stopped func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	w.own.StartWithContext(ctx)
-	w.all.StartWithContext(ctx)
+	for _, f := range w.factories {
+		f.StartWithContext(ctx)
+	}
 	return func() {
 		cancel()
-		w.own.Shutdown()
-		w.all.Shutdown()
+		for _, f := range w.factories {
+			f.Shutdown()
+		}
 	}
 }
 
@@ -100,7 +109,7 @@ func (w *watch) wait(ctx context.Context, log *slog.Logger) bool {
 		log.Warn("waiting for the API server; nothing is served until it tells what is published")
 	})
 	defer told.Stop()
-	return cache.WaitForCacheSync(ctx.Done(), w.parts.HasSynced, w.slice.HasSynced)
+	return cache.WaitForCacheSync(ctx.Done(), w.parts.HasSynced, w.nodes.HasSynced, w.slice.HasSynced)
 }
 
 func (w *watch) secrets() []*corev1.Secret {
@@ -109,6 +118,14 @@ func (w *watch) secrets() []*corev1.Secret {
 		if s := o.(*corev1.Secret); publication.GatewayOf(s) != "" {
 			out = append(out, s)
 		}
+	}
+	return out
+}
+
+func (w *watch) leases() []*coordinationv1.Lease {
+	var out []*coordinationv1.Lease
+	for _, o := range w.nodes.GetStore().List() {
+		out = append(out, o.(*coordinationv1.Lease))
 	}
 	return out
 }

@@ -42,6 +42,10 @@ type Node struct {
 	Stale map[string]string `json:"stale,omitempty"`
 	// Addresses are those by which others reach the node.
 	Addresses []netip.Addr `json:"addresses,omitempty"`
+	// Held are the addresses of Gateways that this node holds, and Unheld those
+	// that it should hold and cannot, with the reason.
+	Held   []netip.Addr      `json:"held,omitempty"`
+	Unheld map[string]string `json:"unheld,omitempty"`
 	// Draining says that the agent is ending.
 	Draining bool `json:"draining,omitempty"`
 }

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sluice-gateway/sluice/agent/address"
+	"github.com/sluice-gateway/sluice/controller/publication"
+)
+
+// Holder holds addresses on this node: address.Holder.
+type Holder interface {
+	// Set makes the node hold these and returns what failed.
+	Set([]netip.Addr) map[netip.Addr]error
+	// Failures tells how that stands now.
+	Failures() map[netip.Addr]error
+	// Announce tells the neighbors again where the addresses are.
+	Announce()
+}
+
+// peers watches the Leases of the nodes, to know who lives. Clocks of nodes
+// differ, so a Lease counts from when this node saw it change.
+type peers struct {
+	self string
+	seen map[string]sighting // by name of the node
+	// apart says that this node itself did not reach the API server lately. It
+	// then sees nobody's Lease change, and has no opinion.
+	apart bool
+	live  []string
+}
+
+type sighting struct {
+	version string
+	at      time.Time
+	lasts   time.Duration
+}
+
+// observe takes what the Leases are at now. reached is when this node last
+// renewed its own. It returns the nodes that are gone silent: before they are
+// taken for dead the API server is to be asked, since a watch may lag.
+func (p *peers) observe(leases []*coordinationv1.Lease, reached, now time.Time) (silent bool) {
+	seen := make(map[string]sighting, len(leases))
+	for _, l := range leases {
+		n, err := publication.DecodeNode(l)
+		if err != nil || n.Name == p.self {
+			continue
+		}
+		s, known := p.seen[n.Name]
+		if !known || s.version != l.ResourceVersion {
+			s = sighting{l.ResourceVersion, now, n.Lasts}
+		}
+		seen[n.Name] = s
+	}
+	p.seen = seen
+	if now.Sub(reached) > lastsHolding {
+		p.apart = true
+		return false
+	}
+	if p.apart {
+		// Back again: everyone else has as long to show as we were given.
+		p.apart = false
+		for name, s := range p.seen {
+			s.at = now
+			p.seen[name] = s
+		}
+	}
+	live := []string{p.self}
+	for name, s := range p.seen {
+		if now.Sub(s.at) <= s.lasts {
+			live = append(live, name)
+		}
+	}
+	slices.Sort(live)
+	silent = slices.ContainsFunc(p.live, func(name string) bool {
+		s, there := p.seen[name]
+		return there && now.Sub(s.at) > s.lasts
+	})
+	if !silent {
+		p.live = live
+	}
+	return silent
+}
+
+// bury takes the silent nodes for dead whose Leases, asked for now, are still
+// what they were.
+func (p *peers) bury(leases []coordinationv1.Lease, now time.Time) {
+	for _, l := range leases {
+		n, err := publication.DecodeNode(&l)
+		if err != nil {
+			continue
+		}
+		if s, known := p.seen[n.Name]; known && s.version != l.ResourceVersion {
+			p.seen[n.Name] = sighting{l.ResourceVersion, now, n.Lasts}
+		}
+	}
+	p.live = slices.DeleteFunc(p.live, func(name string) bool {
+		s, there := p.seen[name]
+		return there && now.Sub(s.at) > s.lasts
+	})
+}
+
+// hold brings the addresses that this node holds in line with who lives. An
+// address moves only between nodes that reach the API server: without it
+// everything stays where it is.
+func (s *Source) hold(ctx context.Context, w *watch, state served) {
+	if s.Holder == nil || len(state.addresses) == 0 && len(s.held) == 0 {
+		return
+	}
+	wasApart := s.peers.apart
+	if s.peers.observe(w.leases(), s.lease.renewed(), time.Now()) {
+		ctx, cancel := context.WithTimeout(ctx, lastsHolding/2)
+		defer cancel()
+		now, err := s.client.CoordinationV1().Leases(s.Namespace).List(ctx, metav1.ListOptions{LabelSelector: nodeSelector})
+		if err != nil {
+			return
+		}
+		s.peers.bury(now.Items, time.Now())
+		s.Log.Info("a node is silent; its addresses move", "live", s.peers.live)
+	}
+	if s.peers.apart {
+		return
+	}
+	var mine []netip.Addr
+	for a, node := range address.Assign(state.addresses, s.peers.live) {
+		if node == s.Node {
+			mine = append(mine, a)
+		}
+	}
+	slices.SortFunc(mine, netip.Addr.Compare)
+	if !slices.Equal(mine, s.held) {
+		s.Holder.Set(mine)
+		s.Log.Info("addresses held", "addresses", mine)
+		s.held = mine
+	}
+	if wasApart {
+		s.Holder.Announce()
+	}
+}
+
+// unheld are the addresses that this node cannot hold, with the reason.
+func (s *Source) unheld() map[string]string {
+	var failures map[string]string
+	for a, err := range s.Holder.Failures() {
+		if failures == nil {
+			failures = map[string]string{}
+		}
+		failures[a.String()] = err.Error()
+	}
+	return failures
+}
