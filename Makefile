@@ -12,14 +12,14 @@ help: ## show this list
 build: ## build/sluice, static
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BINARY) ./cmd/sluice
 
-generate: ## regenerate the BPF objects and their Go bindings (clang from Debian)
+generate: ## regenerate BPF objects and bindings (clang from Debian), deepcopy and CRDs
 	@deploy/packages.sh generate
-	$(GO) generate ./bpf
+	$(GO) generate ./bpf ./controller/v1alpha1
 
 fresh: generate ## fail when a generated file or go.mod is not what the sources give
 	$(GO) mod tidy -diff
 	cd deploy/cluster/kubernetes && $(GO) mod tidy -diff
-	git diff --exit-code -- bpf
+	git diff --exit-code -- bpf controller/v1alpha1 deploy/crds
 
 lint: ## go vet and golangci-lint
 	$(GO) vet ./...
