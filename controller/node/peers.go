@@ -110,7 +110,7 @@ func (p *peers) bury(leases []coordinationv1.Lease, now time.Time) {
 // address moves only between nodes that reach the API server: without it
 // everything stays where it is.
 func (s *Source) hold(ctx context.Context, w *watch, state served) {
-	if s.Holder == nil || len(state.addresses) == 0 && len(s.held) == 0 {
+	if s.Holder == nil || len(state.addresses) == 0 && len(s.held) == 0 || !w.watchNodes() {
 		return
 	}
 	wasApart := s.peers.apart

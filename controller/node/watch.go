@@ -25,7 +25,12 @@ type slicesFunc func(namespace, service string) []*discoveryv1.EndpointSlice
 type watch struct {
 	parts, nodes cache.SharedIndexInformer // of Sluice's namespace
 	slice        cache.SharedIndexInformer // of every namespace
-	factories    []informers.SharedInformerFactory
+	always       []informers.SharedInformerFactory
+	atNeed       informers.SharedInformerFactory
+	// watchNodes watches the Leases of all nodes from its first call on, and
+	// tells whether they are known. Each node hears of every renewal of every
+	// other: that is worth it only where nodes share addresses.
+	watchNodes func() (known bool)
 	// changed has a token after a change that was not looked at yet.
 	changed chan struct{}
 }
@@ -39,14 +44,14 @@ const (
 func newWatch(client kubernetes.Interface, namespace string) *watch {
 	w := &watch{changed: make(chan struct{}, 1)}
 	factory := func(namespace, selector string) informers.SharedInformerFactory {
-		f := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(namespace),
+		return informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(namespace),
 			informers.WithTransform(slim), informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = selector }))
-		w.factories = append(w.factories, f)
-		return f
 	}
-	w.parts = factory(namespace, partSelector).Core().V1().Secrets().Informer()
-	w.nodes = factory(namespace, nodeSelector).Coordination().V1().Leases().Informer()
-	w.slice = factory(metav1.NamespaceAll, "").Discovery().V1().EndpointSlices().Informer()
+	own, all := factory(namespace, partSelector), factory(metav1.NamespaceAll, "")
+	w.always, w.atNeed = []informers.SharedInformerFactory{own, all}, factory(namespace, nodeSelector)
+	w.parts = own.Core().V1().Secrets().Informer()
+	w.slice = all.Discovery().V1().EndpointSlices().Informer()
+	w.nodes = w.atNeed.Coordination().V1().Leases().Informer()
 	_ = w.slice.AddIndexers(cache.Indexers{byService: func(o any) ([]string, error) {
 		s := o.(*discoveryv1.EndpointSlice)
 		return []string{s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName]}, nil
@@ -91,12 +96,16 @@ func (w *watch) drain() {
 // start watches until ctx ends; the returned function waits for that.
 func (w *watch) start(ctx context.Context) (stopped func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	for _, f := range w.factories {
+	for _, f := range w.always {
 		f.StartWithContext(ctx)
+	}
+	w.watchNodes = func() bool {
+		w.atNeed.StartWithContext(ctx) // once
+		return w.nodes.HasSynced()
 	}
 	return func() {
 		cancel()
-		for _, f := range w.factories {
+		for _, f := range append(w.always, w.atNeed) {
 			f.Shutdown()
 		}
 	}
@@ -109,7 +118,7 @@ func (w *watch) wait(ctx context.Context, log *slog.Logger) bool {
 		log.Warn("waiting for the API server; nothing is served until it tells what is published")
 	})
 	defer told.Stop()
-	return cache.WaitForCacheSync(ctx.Done(), w.parts.HasSynced, w.nodes.HasSynced, w.slice.HasSynced)
+	return cache.WaitForCacheSync(ctx.Done(), w.parts.HasSynced, w.slice.HasSynced)
 }
 
 func (w *watch) secrets() []*corev1.Secret {
