@@ -4,6 +4,7 @@ package manifest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -90,6 +91,9 @@ func (c *checker) match(path string, m *gwv1.HTTPRouteMatch) {
 		setDefault(&h.Type, gwv1.HeaderMatchExact)
 		oneOf(c, at+".type", *h.Type, gwv1.HeaderMatchExact, gwv1.HeaderMatchRegularExpression)
 		c.pair(at, string(h.Name), h.Value, 4096)
+		if slices.ContainsFunc(m.Headers[:i], func(o gwv1.HTTPHeaderMatch) bool { return o.Name == h.Name }) {
+			c.addf(at+".name", "%s is given twice", h.Name)
+		}
 	}
 	c.count(path+".queryParams", len(m.QueryParams), 0, 16)
 	for i := range m.QueryParams {
@@ -98,6 +102,9 @@ func (c *checker) match(path string, m *gwv1.HTTPRouteMatch) {
 		setDefault(&q.Type, gwv1.QueryParamMatchExact)
 		oneOf(c, at+".type", *q.Type, gwv1.QueryParamMatchExact, gwv1.QueryParamMatchRegularExpression)
 		c.pair(at, string(q.Name), q.Value, 1024)
+		if slices.ContainsFunc(m.QueryParams[:i], func(o gwv1.HTTPQueryParamMatch) bool { return o.Name == q.Name }) {
+			c.addf(at+".name", "%s is given twice", q.Name)
+		}
 	}
 	if m.Method != nil {
 		oneOf(c, path+".method", *m.Method, gwv1.HTTPMethodGet, gwv1.HTTPMethodHead, gwv1.HTTPMethodPost, gwv1.HTTPMethodPut,
