@@ -13,6 +13,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/sluice-gateway/sluice/controller/translate"
+	"github.com/sluice-gateway/sluice/controller/v1alpha1"
 )
 
 type groupKind struct{ group, kind string }
@@ -47,6 +48,10 @@ var kinds = map[groupKind]kind{
 		func(r *translate.Resources, o *gwv1.Gateway) {
 			o.Status = gwv1.GatewayStatus{}
 			r.Gateways = append(r.Gateways, o)
+		})},
+	{v1alpha1.GroupName, "GatewayConfig"}: {versions: []string{"v1alpha1"}, namespaced: true, read: reader(checkGatewayConfig,
+		func(r *translate.Resources, o *v1alpha1.GatewayConfig) {
+			r.GatewayConfigs = append(r.GatewayConfigs, o)
 		})},
 	{gwv1.GroupName, "ListenerSet"}: {versions: []string{"v1"}, namespaced: true, read: reader(checkListenerSet,
 		func(r *translate.Resources, o *gwv1.ListenerSet) {
@@ -139,10 +144,8 @@ func unknown(group, k string) string {
 		return "Endpoints are not read; write an EndpointSlice with label " + discoveryv1.LabelServiceName
 	case group == "" && slices.Contains(coreKinds, k):
 		return ""
-	case group == "" || group == gwv1.GroupName || group == discoveryv1.GroupName:
+	case group == "" || group == gwv1.GroupName || group == discoveryv1.GroupName || group == v1alpha1.GroupName:
 		return fmt.Sprintf("kind %s does not exist in group %q; known are %s", k, group, known(group))
-	case group == "sluice.dev":
-		return fmt.Sprintf("kind %s of group sluice.dev does not exist in this version", k)
 	}
 	return ""
 }

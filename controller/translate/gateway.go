@@ -26,7 +26,14 @@ type gateway struct {
 	accepted, programmed verdict
 	// notes are added to the message of Accepted.
 	notes     []string
-	addresses []netip.Addr // none: all of the node
+	params    *parameters  // of its class, nil for none
+	static    []netip.Addr // of spec.addresses
+	wants     bool         // an address that it does not name
+	had       []netip.Addr // at the last translation
+	addresses []netip.Addr // to listen on; none: all of the node
+	held      []netip.Addr // those of them that one node at a time has
+	// unusable is why not all of its static addresses are served.
+	unusable verdict
 }
 
 func (g *gateway) String() string { return "Gateway " + g.name.String() }
@@ -49,6 +56,8 @@ func (t *translator) readGateways() {
 		case !k.accepted.ok():
 			g.class = verdict{string(gwv1.GatewayReasonPending), fmt.Sprintf(
 				"GatewayClass %q is not accepted: %s", className, k.accepted.message)}
+		default:
+			g.params = k.params
 		}
 		g.readSpec()
 		for i := range o.Spec.Listeners {
@@ -71,7 +80,8 @@ func (g *gateway) readSpec() {
 			continue
 		}
 		if a.Value == "" {
-			continue // any address will do
+			g.wants = true
+			continue
 		}
 		ip, err := netip.ParseAddr(a.Value)
 		if err != nil || ip.Zone() != "" {
@@ -79,14 +89,15 @@ func (g *gateway) readSpec() {
 				"address %q is not an IP address", a.Value)}
 			continue
 		}
-		if ip = ip.Unmap(); !slices.Contains(g.addresses, ip) {
-			g.addresses = append(g.addresses, ip)
+		if ip = ip.Unmap(); !slices.Contains(g.static, ip) {
+			g.static = append(g.static, ip)
 		}
 	}
-	slices.SortFunc(g.addresses, netip.Addr.Compare)
+	g.wants = g.wants || len(spec.Addresses) == 0
 	if i := spec.Infrastructure; i != nil && i.ParametersRef != nil {
 		accepted = append(accepted, verdict{string(gwv1.GatewayReasonInvalidParameters), fmt.Sprintf(
-			"infrastructure.parametersRef %s %q: Sluice has no Gateway parameters; remove it", i.ParametersRef.Kind, i.ParametersRef.Name)})
+			"infrastructure.parametersRef %s %q: parameters are those of the GatewayClass, whose parametersRef may be a GatewayConfig; remove it",
+			i.ParametersRef.Kind, i.ParametersRef.Name)})
 	}
 	g.accepted = first(accepted)
 	if spec.TLS != nil && spec.TLS.Backend != nil {
@@ -165,29 +176,16 @@ func (t *translator) gatewayStatuses(s snapshotState) []Status {
 		}
 		slices.Sort(warnings)
 		accepted, programmed := g.acceptance(), t.gatewayProgrammed(g, had, s)
-		if accepted.status == metav1.ConditionTrue && programmed.reason != string(gwv1.GatewayReasonAddressNotUsable) {
+		switch {
+		case !g.class.ok():
+			status.Addresses = had.Addresses // the class may be mended
+		case accepted.status == metav1.ConditionTrue && programmed.reason != string(gwv1.GatewayReasonAddressNotUsable),
+			g.pooled(), g.balanced(): // a mistake does not give them away
 			status.Addresses = t.statusAddresses(g)
 		}
 		status.Conditions = t.merge(had.Conditions, g.object.Generation, []string{"Accepted", "Programmed"}, []condition{accepted, programmed})
 		out = append(out, Status{Kind: "Gateway", Namespace: g.namespace, Name: g.name.name,
-			Generation: g.object.Generation, Gateway: status, Warnings: slices.Compact(warnings)})
-	}
-	return out
-}
-
-// maxStatusAddresses is what the schema of Gateway allows.
-const maxStatusAddresses = 16
-
-func (t *translator) statusAddresses(g *gateway) []gwv1.GatewayStatusAddress {
-	addresses := g.addresses
-	if len(addresses) == 0 {
-		addresses = slices.Clone(t.NodeAddresses)
-		slices.SortFunc(addresses, netip.Addr.Compare)
-	}
-	var out []gwv1.GatewayStatusAddress
-	for _, a := range addresses[:min(len(addresses), maxStatusAddresses)] {
-		typ := gwv1.IPAddressType
-		out = append(out, gwv1.GatewayStatusAddress{Type: &typ, Value: a.String()})
+			Generation: g.object.Generation, Gateway: status, Warnings: slices.Compact(warnings), Infrastructure: t.infrastructure(g)})
 	}
 	return out
 }

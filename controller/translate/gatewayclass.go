@@ -14,6 +14,7 @@ type class struct {
 	object   *gwv1.GatewayClass // nil for the default class without an object
 	ours     bool
 	accepted verdict
+	params   *parameters
 }
 
 // gatewayAPI is the version of the Gateway API CRDs that Sluice is built for.
@@ -60,9 +61,8 @@ func (t *translator) readClasses() {
 	}
 	for _, c := range t.in.GatewayClasses {
 		k := &class{object: c, ours: string(c.Spec.ControllerName) == t.ControllerName}
-		if p := c.Spec.ParametersRef; p != nil {
-			k.accepted = verdict{string(gwv1.GatewayClassReasonInvalidParameters), fmt.Sprintf(
-				"parametersRef %s %q: Sluice has no class parameters; remove spec.parametersRef", p.Kind, p.Name)}
+		if k.ours {
+			k.params, k.accepted = t.readParameters(c.Spec.ParametersRef)
 		}
 		t.classes[c.Name] = k
 	}

@@ -269,6 +269,13 @@ func statusText(t *testing.T, all []translate.Status, full bool) string {
 				conditions("    ", a.Conditions)
 			}
 		}
+		if s.Infrastructure != nil {
+			out, err := json.Marshal(s.Infrastructure)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(&b, "  infrastructure: %s\n", out)
+		}
 		for _, w := range s.Warnings {
 			fmt.Fprintf(&b, "  warning: %s\n", w)
 		}
@@ -336,6 +343,8 @@ func decodeStored(t testing.TB, data []byte, into *translate.Resources) {
 		switch head.Kind {
 		case "GatewayClass":
 			decodeOne(t, doc, &into.GatewayClasses)
+		case "GatewayConfig":
+			decodeOne(t, doc, &into.GatewayConfigs)
 		case "Gateway":
 			decodeOne(t, doc, &into.Gateways)
 		case "ListenerSet":

@@ -5,6 +5,7 @@ package translate
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -72,6 +73,13 @@ func (t *translator) snapshot() *config.Snapshot {
 	for _, c := range certificates {
 		s.Certificates = append(s.Certificates, c)
 	}
+	listening := map[netip.Addr]bool{}
+	for i := range s.Listeners {
+		for _, a := range s.Listeners[i].Addresses {
+			listening[a] = true
+		}
+	}
+	s.Addresses = t.heldAddresses(listening)
 	s.Sort()
 	return s
 }
@@ -161,7 +169,12 @@ func (t *translator) gatewayProgrammed(g *gateway, had gwv1.GatewayStatus, s sna
 		return condition{typ, "False", string(gwv1.GatewayReasonInvalid), "the Gateway is not accepted"}
 	case !g.programmed.ok():
 		return g.programmed.is(typ, "", "")
-	case len(g.addresses) == 0 && len(g.object.Spec.Addresses) == 0 && t.noAddress(s):
+	case !g.unusable.ok():
+		return g.unusable.is(typ, "", "")
+	case g.balanced() && len(t.balancerAddresses(g)) == 0:
+		return condition{typ, "False", string(gwv1.GatewayReasonAddressNotAssigned), fmt.Sprintf(
+			"Service %s/%s has no address yet: the load balancer of the cluster gives it one; kubectl describe service says what it waits for", g.namespace, g.serviceName())}
+	case len(g.addresses) == 0 && !g.balanced() && t.noAddress(s):
 		return condition{typ, "False", string(gwv1.GatewayReasonAddressNotAssigned), "no node has an address to give; set spec.addresses"}
 	}
 	c, unusable := t.listenersProgrammed(g.own, had.Listeners, s)

@@ -12,6 +12,8 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/sluice-gateway/sluice/controller/v1alpha1"
 )
 
 // Resources are the objects to translate, in any order. Translate reads them
@@ -20,6 +22,7 @@ import (
 // Kinds that Sluice does not serve are here so that whoever wrote them is told.
 type Resources struct {
 	GatewayClasses     []*gwv1.GatewayClass
+	GatewayConfigs     []*v1alpha1.GatewayConfig
 	Gateways           []*gwv1.Gateway
 	ListenerSets       []*gwv1.ListenerSet
 	TCPRoutes          []*gwv1.TCPRoute
@@ -68,6 +71,7 @@ func (r *Resources) MergeFunc(o Resources, take func(Key) bool) error {
 	}
 	m.added = o.Sources
 	merge(&m, "GatewayClass", &r.GatewayClasses, o.GatewayClasses)
+	merge(&m, "GatewayConfig", &r.GatewayConfigs, o.GatewayConfigs)
 	merge(&m, "Gateway", &r.Gateways, o.Gateways)
 	merge(&m, "ListenerSet", &r.ListenerSets, o.ListenerSets)
 	merge(&m, "TCPRoute", &r.TCPRoutes, o.TCPRoutes)

@@ -26,6 +26,9 @@ type Status struct {
 	Route        *gwv1.RouteStatus        `json:"route,omitempty"`
 	Policy       *gwv1.PolicyStatus       `json:"policy,omitempty"`
 
+	// Infrastructure is what to make for a Gateway in a cluster, nil for nothing.
+	Infrastructure *Infrastructure `json:"infrastructure,omitempty"`
+
 	// Warnings are things that are served and yet want a look: a certificate
 	// that expired, a Service without endpoints.
 	Warnings []string `json:"warnings,omitempty"`

@@ -23,6 +23,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/sluice-gateway/sluice/agent/config"
+	"github.com/sluice-gateway/sluice/controller/v1alpha1"
 )
 
 // Options are what a translation depends on besides the objects.
@@ -49,8 +50,9 @@ type Options struct {
 	// ByNode leaves the endpoints of Services to the nodes (config.Service):
 	// EndpointSlices are not looked at.
 	ByNode bool
-	// NodeAddresses are what a Gateway without spec.addresses gets as
-	// status.addresses.
+	// NodeAddresses are those of the nodes that serve: what a Gateway without
+	// spec.addresses gets as status.addresses where its class says nothing else,
+	// and what a Gateway may name.
 	NodeAddresses []netip.Addr
 	// BundleVersion is the version of the installed Gateway API CRDs
 	// (annotation gateway.networking.k8s.io/bundle-version), "" where there are
@@ -66,6 +68,7 @@ func Translate(r Resources, o Options) (*config.Snapshot, []Status) {
 	t.readClasses()
 	t.readGateways()
 	t.readListenerSets()
+	t.assignAddresses()
 	t.settleConflicts()
 	t.resolveCertificates()
 	t.findOverlaps()
@@ -88,13 +91,16 @@ type translator struct {
 	in Resources
 
 	classes    map[string]*class
+	configs    map[name]*v1alpha1.GatewayConfig
 	namespaces map[string]*corev1.Namespace
 	secrets    map[name]*corev1.Secret
 	services   map[name]*corev1.Service
 	slices     map[name][]*discoveryv1.EndpointSlice // by Service
 	policies   map[name][]*gwv1.BackendTLSPolicy     // by Service
 	previous   map[string]config.Certificate
-	stored     map[Key]*Status // what was said last
+	// previousAddresses are those of the listeners in Previous, by Gateway.
+	previousAddresses map[string][]netip.Addr
+	stored            map[Key]*Status // what was said last
 
 	gateways     []*gateway // ours, oldest first
 	gatewayIndex map[name]*gateway
@@ -106,18 +112,20 @@ type translator struct {
 
 func newTranslator(r Resources, o Options) *translator {
 	t := &translator{Options: o, in: r,
-		classes:      map[string]*class{},
-		namespaces:   map[string]*corev1.Namespace{},
-		secrets:      index(r.Secrets),
-		services:     index(r.Services),
-		slices:       map[name][]*discoveryv1.EndpointSlice{},
-		policies:     map[name][]*gwv1.BackendTLSPolicy{},
-		previous:     map[string]config.Certificate{},
-		stored:       map[Key]*Status{},
-		gatewayIndex: map[name]*gateway{},
-		setIndex:     map[name]*listenerSet{},
-		certificates: map[name]*certificate{},
-		backends:     map[string]*backend{},
+		classes:           map[string]*class{},
+		configs:           index(r.GatewayConfigs),
+		namespaces:        map[string]*corev1.Namespace{},
+		secrets:           index(r.Secrets),
+		services:          index(r.Services),
+		slices:            map[name][]*discoveryv1.EndpointSlice{},
+		policies:          map[name][]*gwv1.BackendTLSPolicy{},
+		previous:          map[string]config.Certificate{},
+		previousAddresses: map[string][]netip.Addr{},
+		stored:            map[Key]*Status{},
+		gatewayIndex:      map[name]*gateway{},
+		setIndex:          map[name]*listenerSet{},
+		certificates:      map[name]*certificate{},
+		backends:          map[string]*backend{},
 	}
 	for _, n := range r.Namespaces {
 		t.namespaces[n.Name] = n
@@ -137,6 +145,10 @@ func newTranslator(r Resources, o Options) *translator {
 	if o.Previous != nil {
 		for _, c := range o.Previous.Certificates {
 			t.previous[c.Name] = c
+		}
+		for i := range o.Previous.Listeners {
+			l := &o.Previous.Listeners[i]
+			t.previousAddresses[l.Gateway()] = l.Addresses // of any of them
 		}
 	}
 	for i := range o.Statuses {
