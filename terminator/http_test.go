@@ -162,6 +162,63 @@ func TestARequestForAnotherListenerIsMisdirected(t *testing.T) {
 	}
 }
 
+// TestEveryHostIsAnsweredByTheListenerOfItsOwn goes through names and hosts of
+// listeners that overlap (Gateway API, GatewayHTTPSListenerDetectMisdirectedRequests).
+func TestEveryHostIsAnsweredByTheListenerOfItsOwn(t *testing.T) {
+	secure := freePort(t)
+	listener := func(name, hostname string, h config.HTTPHost) config.Listener {
+		return config.Listener{Name: name, Hostname: hostname, Addresses: loopback, Port: secure, Protocol: config.HTTPS,
+			TLS: &config.ListenerTLS{Certificates: []string{"c"}}, HTTP: []config.HTTPHost{h}}
+	}
+	run(t, &Server{}, &config.Snapshot{
+		Listeners: []config.Listener{
+			listener("every", "", host("example.org", "w1")),
+			listener("second", "second-example.org", host("second-example.org", "w2")),
+			listener("wildcard", "*.wildcard.org", host("*.wildcard.org", "w3")),
+			listener("fourth", "fourth-example.wildcard.org", host("fourth-example.wildcard.org", "w4")),
+		},
+		Backends:     []config.Backend{web(t, "w1"), web(t, "w2"), web(t, "w3"), web(t, "w4")},
+		Certificates: []config.Certificate{certificateFor(t, "c", "*.example.org")},
+	})
+	for _, h2 := range []bool{false, true} {
+		for _, c := range []struct{ sni, host, want string }{
+			{"example.org", "example.org", "200 w1 /"},
+			{"example.org", "second-example.org", "421"},
+			{"example.org", "unknown-example.org", "404"},
+			{"second-example.org", "second-example.org", "200 w2 /"},
+			{"second-example.org", "example.org", "421"},
+			{"second-example.org", "unknown-example.org", "421"},
+			{"third-example.wildcard.org", "third-example.wildcard.org", "200 w3 /"},
+			{"third-example.wildcard.org", "fifth-example.wildcard.org", "200 w3 /"},
+			{"third-example.wildcard.org", "fourth-example.wildcard.org", "421"},
+			{"third-example.wildcard.org", "second-example.org", "421"},
+			{"third-example.wildcard.org", "unknown-example.org", "421"},
+			{"fourth-example.wildcard.org", "fourth-example.wildcard.org", "200 w4 /"},
+			{"fourth-example.wildcard.org", "fifth-example.wildcard.org", "421"},
+			{"unknown-example.org", "example.org", "200 w1 /"},
+			{"unknown-example.org", "unknown-example.org", "404"},
+		} {
+			b := browser(t, 0, secure, h2)
+			b.Transport.(*http.Transport).TLSClientConfig.InsecureSkipVerify = true
+			req, err := http.NewRequest(http.MethodGet, "https://"+c.sni+"/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Host = c.host
+			resp, err := b.Do(req)
+			if err != nil {
+				t.Errorf("HTTP/2 %t, SNI %s, host %s: %v", h2, c.sni, c.host, err)
+				continue
+			}
+			body, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if got := fmt.Sprintf("%d %s", resp.StatusCode, body); err != nil || !strings.HasPrefix(got, c.want) || (resp.ProtoMajor == 2) != h2 {
+				t.Errorf("HTTP/2 %t, SNI %s, host %s: %q in HTTP/%d, %v, want %q", h2, c.sni, c.host, got, resp.ProtoMajor, err, c.want)
+			}
+		}
+	}
+}
+
 func TestDrainAnswersRequestsInFlight(t *testing.T) {
 	for _, h2 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("h2=%v", h2), func(t *testing.T) {
