@@ -80,6 +80,9 @@ func (g *gateway) balanced() bool {
 	return g.class.ok() && g.wants && len(g.static) == 0 && g.params != nil && g.params.mode == v1alpha1.AddressModeLoadBalancer
 }
 
+// everywhere tells whether the Gateway listens on all addresses of the nodes.
+func (g *gateway) everywhere() bool { return len(g.static) == 0 && !g.pooled() }
+
 func (a *assignment) give(g *gateway, ip netip.Addr) {
 	a.owner[ip] = g
 	g.addresses = append(g.addresses, ip)
@@ -180,7 +183,7 @@ func (t *translator) statusAddresses(g *gateway) []gwv1.GatewayStatusAddress {
 		return t.balancerAddresses(g)
 	}
 	addresses := g.addresses
-	if len(addresses) == 0 && len(g.static) == 0 && !g.pooled() {
+	if g.everywhere() {
 		addresses = slices.SortedFunc(slices.Values(t.NodeAddresses), netip.Addr.Compare)
 	}
 	var out []gwv1.GatewayStatusAddress

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -36,6 +37,10 @@ type Infrastructure struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 	// Ports are those of the listeners, by number.
 	Ports []InfrastructurePort `json:"ports,omitempty"`
+	// Endpoints are where the Service leads to, as it can have no selector: pods
+	// of another namespace are none of its own. They are the addresses of the
+	// Gateway, or all nodes' where it listens on those.
+	Endpoints []netip.Addr `json:"endpoints,omitempty"`
 }
 
 // InfrastructurePort is a port of the Service and of its endpoints.
@@ -78,6 +83,10 @@ func (t *translator) infrastructure(g *gateway) *Infrastructure {
 		if !slices.Contains(out.Ports, p) {
 			out.Ports = append(out.Ports, p)
 		}
+	}
+	out.Endpoints = slices.Clone(g.addresses)
+	if g.everywhere() {
+		out.Endpoints = slices.SortedFunc(slices.Values(t.NodeAddresses), netip.Addr.Compare)
 	}
 	slices.SortFunc(out.Ports, func(a, b InfrastructurePort) int {
 		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
