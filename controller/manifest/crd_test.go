@@ -36,8 +36,8 @@ type crd struct {
 	cel        *cel.Validator
 }
 
-// readCRDs reads those of the Gateway API module that the program is built
-// with, by "group/version Kind".
+// readCRDs reads our own and those of the Gateway API module that the program
+// is built with, by "group/version Kind".
 func readCRDs(t *testing.T, channel string) map[string]crd {
 	t.Helper()
 	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api").Output()
@@ -48,8 +48,12 @@ func readCRDs(t *testing.T, channel string) map[string]crd {
 	if err != nil || len(paths) == 0 {
 		t.Fatal("no CRDs", err)
 	}
+	own, err := filepath.Glob("../../deploy/crds/*.yaml")
+	if err != nil || len(own) == 0 {
+		t.Fatal("no CRDs of our own", err)
+	}
 	crds := map[string]crd{}
-	for _, path := range paths {
+	for _, path := range append(paths, own...) {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -105,12 +109,12 @@ func (c *crd) refuse(in map[string]any) error {
 
 // TestDecodeTakesWhatTheCRDsTake gives every document of the testdata of this
 // package and of the translator to Decode, and to the schemas and rules (CEL)
-// of the CRDs of Gateway API as an API server applies them. Both take it, or
+// of the CRDs as an API server applies them. Both take it, or
 // both refuse it.
 func TestDecodeTakesWhatTheCRDsTake(t *testing.T) {
 	standard, experimental := readCRDs(t, "standard"), readCRDs(t, "experimental")
 	var paths []string
-	for _, pattern := range []string{"testdata/*.txtar", "../translate/testdata/*.txtar"} {
+	for _, pattern := range []string{"testdata/*.txtar", "../translate/testdata/*.txtar", "../translate/testdata/conformance/*.txtar"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil || len(found) == 0 {
 			t.Fatal("no testdata in ", pattern, err)

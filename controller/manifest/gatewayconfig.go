@@ -30,17 +30,25 @@ func checkGatewayConfig(c *checker, o *v1alpha1.GatewayConfig) {
 	if a.Mode == v1alpha1.AddressModePool && len(a.Pools) == 0 {
 		c.addf("spec.addresses.pools", "is required with mode Pool")
 	}
+	if l := a.LoadBalancer; l != nil {
+		if l.Class != nil {
+			c.name("spec.addresses.loadBalancer.class", *l.Class)
+		}
+		c.count("spec.addresses.loadBalancer.annotations", len(l.Annotations), 0, 64)
+	}
 	if a.LoadBalancer != nil && a.Mode != v1alpha1.AddressModeLoadBalancer {
 		c.addf("spec.addresses.loadBalancer", "can only be set with mode LoadBalancer")
 	}
 }
 
-// isRange tells whether s is a CIDR or two addresses of a family with "-"
-// between them.
+// isRange tells whether s is a CIDR, or two addresses of a family with "-"
+// between them. IPv4 within IPv6 is neither (k8s.io/apiserver cel/library).
 func isRange(s string) bool {
 	if from, to, ok := strings.Cut(s, "-"); ok {
-		return isIP(from) && isIP(to) && strings.Contains(from, ":") == strings.Contains(to, ":")
+		a, err1 := netip.ParseAddr(from)
+		b, err2 := netip.ParseAddr(to)
+		return err1 == nil && err2 == nil && a.Zone()+b.Zone() == "" && a.BitLen() == b.BitLen() && !a.Is4In6() && !b.Is4In6()
 	}
-	_, err := netip.ParsePrefix(s)
-	return err == nil
+	p, err := netip.ParsePrefix(s)
+	return err == nil && !p.Addr().Is4In6()
 }
