@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
@@ -22,10 +24,12 @@ import (
 // balancer gives it its address, or when it has spec.infrastructure labels or
 // annotations, which are for the objects made for it.
 type Infrastructure struct {
-	// Keep says that nothing is known of what the Gateway should have, because
-	// its class is not accepted: what there is stays as it is. The other fields
-	// are empty then.
+	// Keep says that what there is stays as it is: nothing is known of what the
+	// Gateway should have, because its class is not accepted, or there is a
+	// Service of somebody else with the name. The other fields are empty then.
 	Keep bool `json:"keep,omitempty"`
+	// Owner is the uid of the Gateway.
+	Owner types.UID `json:"owner,omitempty"`
 	// Service is the name of the Service.
 	Service string `json:"service,omitempty"`
 	// LoadBalancer gives it type LoadBalancer, and Class is its
@@ -59,8 +63,10 @@ func (t *translator) infrastructure(g *gateway) *Infrastructure {
 		return &Infrastructure{Keep: true}
 	case !g.balanced() && (spec == nil || len(spec.Labels) == 0 && len(spec.Annotations) == 0):
 		return nil
+	case t.foreignService(g):
+		return &Infrastructure{Keep: true}
 	}
-	out := &Infrastructure{Service: g.serviceName(), LoadBalancer: g.balanced(), Labels: map[string]string{}, Annotations: map[string]string{}}
+	out := &Infrastructure{Owner: g.object.UID, Service: g.serviceName(), LoadBalancer: g.balanced(), Labels: map[string]string{}, Annotations: map[string]string{}}
 	if g.balanced() {
 		out.Class = value(g.params.loadBalancer.Class, "")
 		maps.Copy(out.Annotations, g.params.loadBalancer.Annotations)
@@ -116,21 +122,41 @@ func shortened(s string, most int) string {
 	return strings.TrimRight(s[:most-len(end)], "-.") + end
 }
 
-// balancer is the Service of the Gateway, nil while there is none. One that
-// somebody else made under its name does not count.
-func (t *translator) balancer(g *gateway) *corev1.Service {
-	s := t.services[name{g.namespace, g.serviceName()}]
-	if s == nil || !slices.ContainsFunc(s.OwnerReferences, func(r metav1.OwnerReference) bool {
+// service is the Service of the Gateway, nil while there is none. foreign says
+// that somebody else made one under its name.
+func (t *translator) service(g *gateway) (s *corev1.Service, foreign bool) {
+	s = t.services[name{g.namespace, g.serviceName()}]
+	if s == nil {
+		return nil, false
+	}
+	if !slices.ContainsFunc(s.OwnerReferences, func(r metav1.OwnerReference) bool {
 		return r.Kind == "Gateway" && r.UID == g.object.UID && value(r.Controller, false)
 	}) {
-		return nil
+		return nil, true
 	}
-	return s
+	return s, false
+}
+
+func (t *translator) foreignService(g *gateway) bool {
+	_, foreign := t.service(g)
+	return foreign
+}
+
+// noteForeignService tells a Gateway that asks for labels and annotations why
+// nothing has them.
+func (t *translator) noteForeignService(g *gateway) {
+	if spec := g.object.Spec.Infrastructure; !t.alone() && spec != nil && len(spec.Labels)+len(spec.Annotations) > 0 && t.foreignService(g) {
+		g.notes = append(g.notes, "spec.infrastructure is not honored: "+g.foreignText())
+	}
+}
+
+func (g *gateway) foreignText() string {
+	return fmt.Sprintf("Service %s/%s is not the Gateway's; delete or rename it", g.namespace, g.serviceName())
 }
 
 // balancerAddresses are those that the load balancer gave.
 func (t *translator) balancerAddresses(g *gateway) []gwv1.GatewayStatusAddress {
-	s := t.balancer(g)
+	s, _ := t.service(g)
 	if s == nil {
 		return nil
 	}

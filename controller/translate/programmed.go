@@ -171,6 +171,8 @@ func (t *translator) gatewayProgrammed(g *gateway, had gwv1.GatewayStatus, s sna
 		return g.programmed.is(typ, "", "")
 	case !g.unusable.ok():
 		return g.unusable.is(typ, "", "")
+	case g.balanced() && t.foreignService(g):
+		return condition{typ, "False", string(gwv1.GatewayReasonAddressNotAssigned), g.foreignText()}
 	case g.balanced() && len(t.balancerAddresses(g)) == 0:
 		return condition{typ, "False", string(gwv1.GatewayReasonAddressNotAssigned), fmt.Sprintf(
 			"Service %s/%s has no address yet: the load balancer of the cluster gives it one; kubectl describe service says what it waits for", g.namespace, g.serviceName())}
