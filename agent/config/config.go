@@ -23,7 +23,8 @@ type Snapshot struct {
 	Certificates []Certificate `json:"certificates,omitempty"`
 	// Addresses are those of listeners that no node has by itself: one node at
 	// a time holds each of them, and every node listens on them all the time.
-	Addresses []netip.Addr `json:"addresses,omitempty"`
+	Addresses   []netip.Addr `json:"addresses,omitempty"`
+	Authorities []Authority  `json:"authorities,omitempty"`
 }
 
 // Protocol is what a listener speaks with its clients, in the words of the
@@ -62,6 +63,9 @@ type Listener struct {
 	L4 []HostRoute `json:"l4,omitempty"`
 	// HTTP are the hosts of HTTP and HTTPS listeners, most specific first.
 	HTTP []HTTPHost `json:"http,omitempty"`
+	// BackendCertificate names the certificate that is shown to backends that
+	// speak TLS and ask for one, "" for none.
+	BackendCertificate string `json:"backendCertificate,omitempty"`
 	// MaxConnections is the limit of simultaneous client connections, 0 for the
 	// default of the agent.
 	MaxConnections int `json:"maxConnections,omitempty"`
@@ -88,6 +92,8 @@ type ListenerTLS struct {
 	ALPN []string `json:"alpn,omitempty"`
 	// MinVersion is 0x0303 (TLS 1.2) or 0x0304 (TLS 1.3); 0 is TLS 1.2.
 	MinVersion uint16 `json:"minVersion,omitempty"`
+	// ClientValidation asks clients for a certificate when set.
+	ClientValidation *ClientValidation `json:"clientValidation,omitempty"`
 }
 
 // HostRoute ties a host name (same form as Listener.Hostname) to a route.
@@ -125,8 +131,11 @@ type Backend struct {
 	// Endpoints is empty then.
 	Service *Service `json:"service,omitempty"`
 	// Protocol is the application protocol of an HTTP backend: "" for HTTP/1.1,
-	// "h2c" for HTTP/2 without TLS, "ws" for WebSocket (served as HTTP/1.1).
+	// "h2c" for HTTP/2 (with TLS: h2 by ALPN), "ws" for WebSocket (served as HTTP/1.1).
 	Protocol string `json:"protocol,omitempty"`
+	// TLS is set when the backend is to be spoken to with TLS. Connections of
+	// listeners with Passthrough are not concerned: they carry the client's.
+	TLS *BackendTLS `json:"tls,omitempty"`
 	// Splice says whether connections to this backend may be spliced.
 	Splice SpliceMode `json:"splice,omitempty"`
 }

@@ -23,8 +23,10 @@ func good() *config.Snapshot {
 	s := &config.Snapshot{
 		Listeners: []config.Listener{
 			{Name: "a/gw/web", Port: 443, Protocol: config.HTTPS, Hostname: "www.example.com",
-				TLS: &config.ListenerTLS{Certificates: []string{"a/www"}, ALPN: []string{"h2", "http/1.1"}},
-				L4:  []config.HostRoute{{Route: "TCPRoute/a/rest"}},
+				BackendCertificate: "a/client",
+				TLS: &config.ListenerTLS{Certificates: []string{"a/www"}, ALPN: []string{"h2", "http/1.1"},
+					ClientValidation: &config.ClientValidation{Authorities: []string{"a/people", "a/machines"}}},
+				L4: []config.HostRoute{{Route: "TCPRoute/a/rest"}},
 				HTTP: []config.HTTPHost{{Hostname: "www.example.com", Rules: []config.HTTPRule{{Route: "HTTPRoute/a/web",
 					Match: config.HTTPMatch{Path: "/"}, Backends: []config.HTTPBackendRef{{BackendRef: config.BackendRef{Backend: "a/web:80", Weight: 1}}}}}}}},
 			{Name: "a/gw/redis", Port: 443, Protocol: config.TLS, TLS: &config.ListenerTLS{Certificates: []string{"a/www"}},
@@ -39,11 +41,14 @@ func good() *config.Snapshot {
 			{Name: "TCPRoute/a/rest"},
 		},
 		Backends: []config.Backend{
-			{Name: "a/web:80"},
+			{Name: "a/web:80", TLS: &config.BackendTLS{Hostname: "web.example.com", Authorities: []string{"a/machines"},
+				SubjectAltNames: []config.SubjectAltName{{URI: "spiffe://example.com/web"}, {Hostname: "*.example.com"}}}},
 			{Name: "a/redis:6379", Endpoints: []config.Endpoint{{Host: "10.0.0.2", Port: 1}, {Host: "10.0.0.1", Port: 2}, {Host: "10.0.0.1", Port: 1}}},
 		},
-		Certificates: []config.Certificate{{Name: "a/www", Chain: []byte("chain"), Key: config.Secret("s3cr3t-key")}},
-		Addresses:    []netip.Addr{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("192.0.2.1")},
+		Addresses: []netip.Addr{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("192.0.2.1")},
+		Certificates: []config.Certificate{{Name: "a/www", Chain: []byte("chain"), Key: config.Secret("s3cr3t-key")},
+			{Name: "a/client", Chain: []byte("chain"), Key: config.Secret("an0th3r-key")}},
+		Authorities: []config.Authority{{Name: "a/people", Bundle: []byte("people")}, {Name: "a/machines", Bundle: []byte("machines")}},
 	}
 	s.Sort()
 	return s
@@ -136,8 +141,27 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 			[]string{"route TLSRoute/a/redis: backend a/redis:6379: weight -1 is not in 0 to 1000000"}},
 		"an endpoint without port": {func(s *config.Snapshot) { s.Backends[0].Endpoints[0].Port = 0 },
 			[]string{`backend a/redis:6379: endpoint "10.0.0.1" port 0: host and port are required`}},
-		"a certificate without key": {func(s *config.Snapshot) { s.Certificates[0].Key = nil },
+		"a certificate without key": {func(s *config.Snapshot) { s.Certificates[1].Key = nil },
 			[]string{"certificate a/www: chain and key are required"}},
+		"an authority without certificates": {func(s *config.Snapshot) { s.Authorities[0].Bundle = nil },
+			[]string{"authority a/machines: bundle is required"}},
+		"authorities that do not exist": {func(s *config.Snapshot) { s.Authorities = s.Authorities[1:] },
+			[]string{"listener a/gw/web: authority a/machines does not exist", "backend a/web:80: authority a/machines does not exist"}},
+		"client validation by nobody": {func(s *config.Snapshot) { listener(s, "a/gw/web").TLS.ClientValidation.Authorities = nil },
+			[]string{"listener a/gw/web: clientValidation needs an authority"}},
+		"client validation with passthrough": {func(s *config.Snapshot) {
+			listener(s, "a/gw/pass").TLS.ClientValidation = listener(s, "a/gw/web").TLS.ClientValidation
+		}, []string{"listener a/gw/pass: passthrough takes no clientValidation"}},
+		"a certificate for backends that does not exist": {func(s *config.Snapshot) { listener(s, "a/gw/tcp").BackendCertificate = "a/gone" },
+			[]string{"listener a/gw/tcp: certificate a/gone does not exist"}},
+		"TLS to a backend without name": {func(s *config.Snapshot) { s.Backends[1].TLS.Hostname = "" },
+			[]string{"backend a/web:80: tls needs a hostname"}},
+		"TLS to a backend whom nobody vouches for": {func(s *config.Snapshot) { s.Backends[1].TLS.Authorities = nil },
+			[]string{"backend a/web:80: tls needs either authorities or system"}},
+		"TLS to a backend with two kinds of authorities": {func(s *config.Snapshot) { s.Backends[1].TLS.System = true },
+			[]string{"backend a/web:80: tls needs either authorities or system"}},
+		"a subjectAltName of no kind": {func(s *config.Snapshot) { s.Backends[1].TLS.SubjectAltNames[1].Hostname = "" },
+			[]string{"backend a/web:80: tls.subjectAltNames[1]: either hostname or uri is required"}},
 		"a port that TCP has to itself": {func(s *config.Snapshot) {
 			l := listener(s, "a/gw/tcp")
 			l.Port, l.Addresses, s.Addresses = 80, nil, nil
@@ -173,6 +197,7 @@ func TestSortGivesEqualContentOneHash(t *testing.T) {
 	slices.Reverse(s.Backends[0].Endpoints)
 	slices.Reverse(s.Listeners[0].L4)
 	slices.Reverse(s.Addresses)
+	slices.Reverse(s.Authorities)
 	s.Sort()
 	if got := s.Hash(); got != want {
 		t.Errorf("got %s, want %s", got, want)
@@ -185,11 +210,14 @@ func TestSortGivesEqualContentOneHash(t *testing.T) {
 func TestHashChangesWithTheContent(t *testing.T) {
 	seen := map[string]string{good().Hash(): "unchanged"}
 	for name, change := range map[string]func(*config.Snapshot){
-		"key":      func(s *config.Snapshot) { s.Certificates[0].Key = config.Secret("another") },
-		"chain":    func(s *config.Snapshot) { s.Certificates[0].Chain = []byte("another") },
-		"weight":   func(s *config.Snapshot) { s.Routes[1].Backends[0].Weight++ },
-		"endpoint": func(s *config.Snapshot) { s.Backends[0].Endpoints[0].Port++ },
-		"rule":     func(s *config.Snapshot) { s.Listeners[4].HTTP[0].Rules[0].Match.Method = "GET" },
+		"key":           func(s *config.Snapshot) { s.Certificates[0].Key = config.Secret("another") },
+		"chain":         func(s *config.Snapshot) { s.Certificates[0].Chain = []byte("another") },
+		"weight":        func(s *config.Snapshot) { s.Routes[1].Backends[0].Weight++ },
+		"endpoint":      func(s *config.Snapshot) { s.Backends[0].Endpoints[0].Port++ },
+		"authority":     func(s *config.Snapshot) { s.Authorities[0].Bundle = []byte("another") },
+		"validation":    func(s *config.Snapshot) { s.Listeners[4].TLS.ClientValidation.Optional = true },
+		"backend's TLS": func(s *config.Snapshot) { s.Backends[1].TLS.Hostname = "another" },
+		"rule":          func(s *config.Snapshot) { s.Listeners[4].HTTP[0].Rules[0].Match.Method = "GET" },
 		"order of certificates": func(s *config.Snapshot) {
 			s.Listeners[4].TLS.Certificates = append(s.Listeners[4].TLS.Certificates, "a/www")
 		},
@@ -208,8 +236,8 @@ func TestSecretsShowInNoFormat(t *testing.T) {
 	s := good()
 	shown := map[string]string{}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t"} {
-		shown[verb+" of a secret"] = fmt.Sprintf(verb, s.Certificates[0].Key)
-		shown[verb+" of a certificate"] = fmt.Sprintf(verb, s.Certificates[0])
+		shown[verb+" of a secret"] = fmt.Sprintf(verb, s.Certificates[1].Key)
+		shown[verb+" of a certificate"] = fmt.Sprintf(verb, s.Certificates[1])
 		shown[verb+" of a snapshot"] = fmt.Sprintf(verb, *s)
 	}
 	inJSON, err := json.Marshal(s)
@@ -227,10 +255,10 @@ func TestSecretsShowInNoFormat(t *testing.T) {
 		"slog JSON": func(b *bytes.Buffer) slog.Handler { return slog.NewJSONHandler(b, nil) },
 	} {
 		var b bytes.Buffer
-		slog.New(handler(&b)).Info("m", "key", s.Certificates[0].Key, "certificate", s.Certificates[0], "snapshot", s)
+		slog.New(handler(&b)).Info("m", "key", s.Certificates[1].Key, "certificate", s.Certificates[1], "snapshot", s)
 		shown[name] = b.String()
 	}
-	secret := string(s.Certificates[0].Key)
+	secret := string(s.Certificates[1].Key)
 	for name, text := range shown {
 		for _, form := range []string{secret, fmt.Sprintf("%x", secret), fmt.Sprintf("%X", secret), strings.Trim(fmt.Sprintf("%d", []byte(secret)), "[]"), "czNjcjN0LWtleQ"} {
 			if strings.Contains(text, form) {
@@ -238,7 +266,7 @@ func TestSecretsShowInNoFormat(t *testing.T) {
 			}
 		}
 	}
-	if got := fmt.Sprint(s.Certificates[0].Key); got != "[redacted]" {
+	if got := fmt.Sprint(s.Certificates[1].Key); got != "[redacted]" {
 		t.Errorf("got %q", got)
 	}
 }

@@ -22,6 +22,7 @@ func (s *Snapshot) Parts() map[string]*Snapshot {
 	routes := byName(s.Routes, func(r *Route) string { return r.Name })
 	backends := byName(s.Backends, func(b *Backend) string { return b.Name })
 	certificates := byName(s.Certificates, func(c *Certificate) string { return c.Name })
+	authorities := byName(s.Authorities, func(a *Authority) string { return a.Name })
 	listeners := map[string][]Listener{}
 	for _, l := range s.Listeners {
 		listeners[l.Gateway()] = append(listeners[l.Gateway()], l)
@@ -34,7 +35,7 @@ func (s *Snapshot) Parts() map[string]*Snapshot {
 	for gateway, of := range listeners {
 		used := uses(of, routes, backends)
 		p := &Snapshot{Listeners: of, Routes: pick(routes, used.routes), Backends: pick(backends, used.backends),
-			Certificates: pick(certificates, used.certificates), Addresses: among(of, held)}
+			Certificates: pick(certificates, used.certificates), Authorities: pick(authorities, used.authorities), Addresses: among(of, held)}
 		p.Sort()
 		parts[gateway] = p
 	}
@@ -55,17 +56,25 @@ func among(listeners []Listener, set map[netip.Addr]bool) []netip.Addr {
 	return slices.Compact(out)
 }
 
-type used struct{ routes, backends, certificates map[string]bool }
+type used struct{ routes, backends, certificates, authorities map[string]bool }
 
 // uses gathers the names that listeners refer to, directly or not.
 func uses(listeners []Listener, routes map[string]*Route, backends map[string]*Backend) used {
-	u := used{map[string]bool{}, map[string]bool{}, map[string]bool{}}
+	u := used{map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}}
 	for i := range listeners {
 		l := &listeners[i]
 		if l.TLS != nil {
 			for _, c := range l.TLS.Certificates {
 				u.certificates[c] = true
 			}
+			if v := l.TLS.ClientValidation; v != nil {
+				for _, a := range v.Authorities {
+					u.authorities[a] = true
+				}
+			}
+		}
+		if l.BackendCertificate != "" {
+			u.certificates[l.BackendCertificate] = true
 		}
 		for _, h := range l.HTTP {
 			for _, r := range h.Rules {
@@ -82,6 +91,13 @@ func uses(listeners []Listener, routes map[string]*Route, backends map[string]*B
 		if r := routes[name]; r != nil {
 			for _, b := range r.Backends {
 				u.backends[b.Backend] = true
+			}
+		}
+	}
+	for name := range u.backends {
+		if b := backends[name]; b != nil && b.TLS != nil {
+			for _, a := range b.TLS.Authorities {
+				u.authorities[a] = true
 			}
 		}
 	}
@@ -114,7 +130,7 @@ func pick[T any](from map[string]*T, names map[string]bool) []T {
 // The result shares memory with the parts.
 func Join(parts []*Snapshot) (s *Snapshot, left map[string]string) {
 	s, left = &Snapshot{}, map[string]string{}
-	routes, backends, certificates := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	routes, backends, certificates, authorities := map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
 	users := sockets{}
 	held := map[netip.Addr]bool{}
 	for _, p := range parts {
@@ -133,6 +149,7 @@ func Join(parts []*Snapshot) (s *Snapshot, left map[string]string) {
 		for _, a := range p.Addresses {
 			held[a] = true
 		}
+		s.Authorities = appendNew(s.Authorities, p.Authorities, authorities, func(a *Authority) string { return a.Name })
 	}
 	s.Addresses = among(s.Listeners, held)
 	s.Sort()

@@ -21,16 +21,26 @@ func (s *Snapshot) Sort() {
 	slices.SortFunc(s.Backends, func(a, b Backend) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(s.Certificates, func(a, b Certificate) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(s.Addresses, netip.Addr.Compare)
+	slices.SortFunc(s.Authorities, func(a, b Authority) int { return cmp.Compare(a.Name, b.Name) })
 	for i := range s.Listeners {
 		l := &s.Listeners[i]
 		slices.SortFunc(l.Addresses, netip.Addr.Compare)
 		slices.SortFunc(l.L4, func(a, b HostRoute) int { return CompareHostnames(a.Hostname, b.Hostname) })
+		if l.TLS != nil && l.TLS.ClientValidation != nil {
+			slices.Sort(l.TLS.ClientValidation.Authorities)
+		}
 		slices.SortFunc(l.HTTP, func(a, b HTTPHost) int { return CompareHostnames(a.Hostname, b.Hostname) })
 	}
 	for i := range s.Backends {
 		slices.SortFunc(s.Backends[i].Endpoints, func(a, b Endpoint) int {
 			return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port))
 		})
+		if t := s.Backends[i].TLS; t != nil {
+			slices.SortFunc(t.SubjectAltNames, func(a, b SubjectAltName) int {
+				return cmp.Or(cmp.Compare(a.Hostname, b.Hostname), cmp.Compare(a.URI, b.URI))
+			})
+			slices.Sort(t.Authorities)
+		}
 	}
 }
 

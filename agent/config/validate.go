@@ -16,12 +16,14 @@ import (
 // The translator never makes an invalid snapshot: users' mistakes are statuses.
 func (s *Snapshot) Validate() error {
 	v := validation{certificates: names(s.Certificates, func(c Certificate) string { return c.Name }),
-		backends: names(s.Backends, func(b Backend) string { return b.Name }),
-		routes:   names(s.Routes, func(r Route) string { return r.Name })}
+		backends:       names(s.Backends, func(b Backend) string { return b.Name }),
+		routes:         names(s.Routes, func(r Route) string { return r.Name }),
+		authorityNames: names(s.Authorities, func(a Authority) string { return a.Name })}
 	sorted(&v, "listener", s.Listeners, func(l Listener) string { return l.Name })
 	sorted(&v, "route", s.Routes, func(r Route) string { return r.Name })
 	sorted(&v, "backend", s.Backends, func(b Backend) string { return b.Name })
 	sorted(&v, "certificate", s.Certificates, func(c Certificate) string { return c.Name })
+	sorted(&v, "authority", s.Authorities, func(a Authority) string { return a.Name })
 	for i := range s.Listeners {
 		v.listener(&s.Listeners[i])
 	}
@@ -38,6 +40,7 @@ func (s *Snapshot) Validate() error {
 				v.addf("backend %s: endpoint %q port %d: host and port are required", b.Name, e.Host, e.Port)
 			}
 		}
+		v.backendTLS("backend "+b.Name, b.TLS)
 		if b.Service != nil && len(b.Endpoints) > 0 {
 			v.addf("backend %s: has a Service to take endpoints from and endpoints of its own", b.Name)
 		}
@@ -47,12 +50,18 @@ func (s *Snapshot) Validate() error {
 			v.addf("certificate %s: chain and key are required", c.Name)
 		}
 	}
+	for _, a := range s.Authorities {
+		if len(a.Bundle) == 0 {
+			v.addf("authority %s: bundle is required", a.Name)
+		}
+	}
 	return errors.Join(v.problems...)
 }
 
 type validation struct {
 	problems                       []error
 	certificates, backends, routes map[string]bool
+	authorityNames                 map[string]bool
 }
 
 func (v *validation) addf(format string, args ...any) {
@@ -94,6 +103,9 @@ func (v *validation) listener(l *Listener) {
 		v.addf("%s: protocol %s takes no tls", at, l.Protocol)
 	case l.TLS != nil:
 		v.tls(at, l)
+	}
+	if n := l.BackendCertificate; n != "" && !v.certificates[n] {
+		v.addf("%s: certificate %s does not exist", at, n)
 	}
 	if l.NotServed != "" && (len(l.L4) > 0 || len(l.HTTP) > 0 || l.TLS != nil && len(l.TLS.Certificates) > 0) {
 		v.addf("%s: is not served (%s) and has routes or certificates", at, l.NotServed)
@@ -143,6 +155,7 @@ func (v *validation) tls(at string, l *Listener) {
 			v.addf("%s: certificate %s does not exist", at, c)
 		}
 	}
+	v.clientValidation(at, l)
 }
 
 func (v *validation) hostname(at, h string) {
