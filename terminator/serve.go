@@ -229,7 +229,7 @@ func (s *Server) carryTLS(c *connection, leg *clientLeg, conn *tls.Conn) {
 		c.finish(endDrain, nil)
 		return
 	}
-	c.finish(relay.TLS(conn, leg.Wire, backend, &c.progress))
+	c.finish(relay.Carry(relay.Side{Leg: c.client, TLS: conn, Wire: leg.Wire}, relay.Side{Leg: backend}, &c.progress))
 }
 
 // carryTCP connects a connection whose bytes pass as they are and relays it.

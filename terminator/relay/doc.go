@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package relay carries established connections between a client and a
-// backend: [TLS] for a client leg that was terminated, [TCP] for bytes that
-// pass as they are.
+// backend: [Carry] where the gateway speaks TLS with the client, the backend or
+// both, [TCP] for bytes that pass as they are.
 //
 // A stream that broke never looks finished. Only a close_notify (TLS) or a FIN
 // (TCP) that came in order is passed on as an end, one direction at a time;
@@ -43,11 +43,15 @@ const (
 	ClientTLS End = "client_tls_error"
 	// BackendReset means that the backend leg failed.
 	BackendReset End = "backend_reset"
+	// BackendTruncated means that a TLS backend ended TCP without close_notify.
+	BackendTruncated End = "backend_truncated"
+	// BackendTLS means that the backend broke the TLS protocol or sent an alert.
+	BackendTLS End = "backend_tls_error"
 )
 
-// ErrTruncated is what a Wire reads where the client ended TCP. crypto/tls
+// ErrTruncated is what a Wire reads where the peer ended TCP. crypto/tls
 // would take an io.EOF between two records for an orderly end.
-var ErrTruncated = errors.New("client ended TCP without close_notify")
+var ErrTruncated = errors.New("TCP ended without close_notify")
 
 // errReset stands for a reset whose error another system call on the same
 // socket has consumed already.

@@ -13,7 +13,7 @@ import (
 )
 
 // TCP carries bytes between two plain TCP connections as they are; the kernel
-// moves them (splice(2) under io.Copy). It ends as [TLS] does. p is set at the
+// moves them (splice(2) under io.Copy). It ends as [Carry] does. p is set at the
 // end; [Received] tells what has come so far.
 func TCP(client, backend *net.TCPConn, p *Progress) (End, error) {
 	c := carrier{client: client, backend: backend}

@@ -27,7 +27,7 @@ func (again) Error() string   { return "no bytes yet" }
 func (again) Timeout() bool   { return false }
 func (again) Temporary() bool { return true }
 
-// Wire is the net.Conn between crypto/tls and the client's socket. It starts
+// Wire is the net.Conn between crypto/tls and the peer's socket. It starts
 // undecided: what it reads is kept and what is written is held back, until
 // [Wire.Decide] lets TLS go on or [Wire.Replay] takes the bytes back.
 //
