@@ -39,6 +39,7 @@ func (c *connection) log(i *Connection, end relay.End, err error) {
 		slog.String("alpn", i.ALPN),
 		slog.String("tls_version", i.TLSVersion),
 		slog.String("cipher_suite", i.CipherSuite),
+		slog.String("client_certificate", i.ClientCertificate),
 		slog.String("route", i.Route),
 		slog.String("backend", i.Backend),
 		slog.String("endpoint", i.Endpoint),
@@ -50,6 +51,9 @@ func (c *connection) log(i *Connection, end relay.End, err error) {
 	}
 	if c.http {
 		attrs = append(attrs, slog.Int64("requests", c.requests.Load()))
+	}
+	if i.ClientCertificateProblem != "" {
+		attrs = append(attrs, slog.String("client_certificate_problem", i.ClientCertificateProblem))
 	}
 	if err != nil {
 		attrs = append(attrs, slog.String("error", err.Error()))

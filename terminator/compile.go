@@ -4,6 +4,7 @@ package terminator
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
 	"net/netip"
@@ -23,7 +24,9 @@ type state struct {
 	ports        map[socketKey]*port
 	backends     map[string]*balance.Backend
 	protocols    map[string]string
+	origins      map[string]*origin // by backend, of those that want TLS
 	certificates map[string]*certificate
+	authorities  map[string]*bundle
 	trusts       map[trust]*tickets
 	comes        map[netip.Addr]bool // the node has it at times only
 	idle         time.Duration       // the shortest idle timeout
@@ -53,10 +56,14 @@ type listener struct {
 	idle    time.Duration
 	l4      names[*route]
 	http    names[struct{}]
-	forL4   *tls.Config
-	forHTTP *tls.Config
-	err     error // nothing is served
-	partial error // a certificate among others cannot be used
+	origins map[string]*origin // of the same snapshot
+	// shown is the certificate for backends that ask for one, or nil.
+	shown     *certificate
+	clientCAs *x509.CertPool // nil where clients are not asked
+	forL4     *tls.Config
+	forHTTP   *tls.Config
+	err       error // nothing is served
+	partial   error // a certificate among others cannot be used
 }
 
 type route struct {
@@ -119,6 +126,8 @@ func (s *Server) compile(snap *config.Snapshot, old *state) *state {
 		routes[r.Name] = &route{name: r.Name, refs: refs}
 	}
 	problems := st.parse(snap.Certificates, old.certificates)
+	st.parseAuthorities(snap.Authorities, old.authorities)
+	st.compileOrigins(snap.Backends)
 	for _, l := range snap.Listeners {
 		s.compileListener(st, l, routes, problems)
 	}
@@ -159,7 +168,8 @@ func (st *state) parse(all []config.Certificate, old map[string]*certificate) ma
 }
 
 func (s *Server) compileListener(st *state, in config.Listener, routes map[string]*route, problems map[string]error) {
-	l := &listener{config: in, idle: in.IdleTimeout, limit: s.limits[in.Name]}
+	l := &listener{config: in, idle: in.IdleTimeout, limit: s.limits[in.Name], origins: st.origins,
+		shown: st.certificates[in.BackendCertificate], partial: problems[in.BackendCertificate]}
 	if l.limit == nil {
 		l.limit = &limit{}
 		s.limits[in.Name] = l.limit
@@ -219,8 +229,13 @@ func (s *Server) compileTLS(st *state, l *listener, problems map[string]error) {
 		l.err = errors.Join(append(errs, errNoCertificate)...)
 		return
 	}
-	l.partial = errors.Join(errs...)
-	id := trustOf(&l.config, usable)
+	l.partial = errors.Join(append(errs, l.partial)...)
+	if v := l.config.TLS.ClientValidation; v != nil {
+		if l.clientCAs, l.err = st.pool(v.Authorities); l.err != nil {
+			return
+		}
+	}
+	id := st.trustOf(&l.config, usable)
 	keys := s.trusts[id]
 	if keys == nil {
 		keys = newTickets(time.Now())
@@ -234,6 +249,7 @@ func (s *Server) compileTLS(st *state, l *listener, problems map[string]error) {
 			MinVersion:                  max(tls.VersionTLS12, l.config.TLS.MinVersion),
 			DynamicRecordSizingDisabled: true,
 		}
+		l.askClients(c)
 		bindTickets(c)
 		return c
 	}

@@ -16,9 +16,9 @@ import (
 	"github.com/sluice-gateway/sluice/terminator/relay"
 )
 
-// maxTimeouts is how many endpoints may be waited for until their timeout. A
-// refusal costs no time, so every endpoint may refuse.
-const maxTimeouts = 3
+// maxCostly is how many endpoints may be waited for until their timeout, or may
+// fail a TLS handshake. A refusal costs nothing, so every endpoint may refuse.
+const maxCostly = 3
 
 type dial func(ctx context.Context, network, address string) (net.Conn, error)
 
@@ -66,7 +66,7 @@ func (s *Server) connect(c *connection, route string, b *balance.Backend, d dial
 func (s *Server) dialBackend(ctx context.Context, b *balance.Backend, d dial) (net.Conn, *balance.Endpoint, error) {
 	var tried []*balance.Endpoint
 	var errs []error
-	for timeouts := 0; timeouts < maxTimeouts; {
+	for costly := 0; costly < maxCostly; {
 		e := b.Pick(time.Now(), tried)
 		if e == nil {
 			break
@@ -82,11 +82,12 @@ func (s *Server) dialBackend(ctx context.Context, b *balance.Backend, d dial) (n
 		cause := connectCause(err)
 		s.Metrics.connectFailures.WithLabelValues(cause).Inc()
 		errs = append(errs, err)
-		if cause == causeLocal || ctx.Err() != nil {
+		var secure *backendTLSError
+		if cause == causeLocal || ctx.Err() != nil || errors.As(err, &secure) && secure.final {
 			break
 		}
-		if cause == causeTimeout {
-			timeouts++
+		if cause == causeTimeout || cause == causeTLS {
+			costly++
 		}
 		e.Failed(time.Now())
 		tried = append(tried, e)
@@ -103,15 +104,20 @@ const (
 	causeTimeout     = "timeout"
 	causeUnreachable = "unreachable"
 	causeLocal       = "local" // this node has no descriptor, port or memory left
+	causeTLS         = "tls"   // no TLS connection: a certificate that does not verify, no common version, no TLS at all
 	causeOther       = "other"
 )
 
 func connectCause(err error) string {
 	var name *net.DNSError
+	var secure *backendTLSError
+	timeout := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, syscall.ETIMEDOUT)
 	switch {
+	case errors.As(err, &secure) && !timeout:
+		return causeTLS
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET):
 		return causeRefused
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
+	case timeout:
 		return causeTimeout
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.As(err, &name):
 		return causeUnreachable

@@ -61,7 +61,7 @@ func TestTheNextEndpointIsTriedUntilOneAnswers(t *testing.T) {
 	well := backend(t, echo)
 	for name, way := range ways(t, port, well) {
 		t.Run(name, func(t *testing.T) {
-			way.snap.Backends[0].Endpoints = []config.Endpoint{refusing(t), refusing(t), refusing(t), well}
+			way.snap.Backends[0].Endpoints = append(way.snap.Backends[0].Endpoints, refusing(t), refusing(t), refusing(t))
 			s := &Server{Metrics: NewMetrics()}
 			run(t, s, way.snap)
 			for range 20 {

@@ -30,6 +30,12 @@ type Connection struct {
 	ALPN        string `json:"alpn,omitempty"`
 	TLSVersion  string `json:"tlsVersion,omitempty"`
 	CipherSuite string `json:"cipherSuite,omitempty"`
+	// ClientCertificate names the client by the certificate that it showed: the
+	// first URI, DNS name or e-mail address in it, else the subject. It is
+	// verified unless ClientCertificateProblem says why not, which only listeners
+	// that serve such clients have.
+	ClientCertificate        string `json:"clientCertificate,omitempty"`
+	ClientCertificateProblem string `json:"clientCertificateProblem,omitempty"`
 	// Route, Backend and Endpoint are of the last request with HTTP, where a
 	// connection carries many.
 	Route    string `json:"route,omitempty"`

@@ -21,6 +21,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -135,12 +136,14 @@ type authority struct {
 	pool *x509.CertPool
 }
 
-var testCA = sync.OnceValue(func() *authority {
+var testCA = sync.OnceValue(func() *authority { return newAuthority("test CA") })
+
+func newAuthority(name string) *authority {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		panic(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, IsCA: true,
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, IsCA: true,
 		BasicConstraintsValid: true, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour)}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
 	if err != nil {
@@ -150,16 +153,12 @@ var testCA = sync.OnceValue(func() *authority {
 	a := &authority{cert: cert, key: key, pool: x509.NewCertPool()}
 	a.pool.AddCert(cert)
 	return a
-})
+}
 
 // certificateFor makes an ECDSA certificate for DNS names.
 func certificateFor(t testing.TB, name string, dns ...string) config.Certificate {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return certificateWith(t, name, key, dns...)
+	return certificateWith(t, name, certKey(t), dns...)
 }
 
 var rsaKey = sync.OnceValue(func() *rsa.PrivateKey {
@@ -176,7 +175,12 @@ func certificateWith(t testing.TB, name string, key crypto.Signer, dns ...string
 	serial, _ := rand.Int(rand.Reader, big.NewInt(1<<62))
 	tmpl := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: name}, DNSNames: dns,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour)}
-	ca := testCA()
+	return sign(t, name, key, tmpl, testCA())
+}
+
+// sign makes a certificate of a CA.
+func sign(t testing.TB, name string, key crypto.Signer, tmpl *x509.Certificate, ca *authority) config.Certificate {
+	t.Helper()
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, ca.cert, key.Public(), ca.key)
 	if err != nil {
 		t.Fatal(err)
@@ -193,6 +197,17 @@ func certificateWith(t testing.TB, name string, key crypto.Signer, dns ...string
 // backend is a TCP server of a test. Connections that are still open at the end
 // of the test are reset.
 func backend(t testing.TB, handle func(c half)) config.Endpoint {
+	t.Helper()
+	e := server(t, func(c *net.TCPConn) { handle(c) })
+	handlers.Store(e, handle)
+	return e
+}
+
+// handlers are what backends do with their connections, by endpoint.
+var handlers sync.Map
+
+// server serves the connections of a TCP listener.
+func server(t testing.TB, handle func(c *net.TCPConn)) config.Endpoint {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -301,7 +316,10 @@ var errFIN = errors.New("FIN without close_notify")
 
 func (s strictConn) Read(p []byte) (int, error) {
 	n, err := s.TCPConn.Read(p)
-	if errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, io.EOF) && closed(s.TCPConn): // a write was told of the reset
+		err = syscall.ECONNRESET
+	case errors.Is(err, io.EOF):
 		err = errFIN
 	}
 	return n, err

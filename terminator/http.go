@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -14,7 +13,6 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"github.com/sluice-gateway/sluice/terminator/balance"
 	"github.com/sluice-gateway/sluice/terminator/httproute"
 	"github.com/sluice-gateway/sluice/terminator/relay"
 )
@@ -29,7 +27,7 @@ func (s *Server) initHTTP() {
 	s.http = httproute.New(httproute.Options{
 		Listener: s.httpListener,
 		Dial:     s.dialHTTP,
-		Protocol: func(backend string) string { return s.snapshot.Load().protocols[backend] },
+		Protocol: s.upstreamProtocol,
 		Abort: func(r *http.Request) {
 			if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
 				c.abort(relay.BackendReset)
@@ -125,7 +123,7 @@ func (s *Server) httpListener(r *http.Request, host string) httproute.Listener {
 		if l == nil {
 			return httproute.Listener{}
 		}
-		return httproute.Listener{Name: l.config.Name, Hosts: l.config.HTTP, Port: l.config.Port}
+		return httproute.Listener{Name: l.config.Name, Hosts: l.config.HTTP, Port: l.config.Port, Certificate: l.config.BackendCertificate}
 	}
 	mine := st.listeners[c.listener.config.Name]
 	if mine == nil {
@@ -133,41 +131,8 @@ func (s *Server) httpListener(r *http.Request, host string) httproute.Listener {
 	}
 	return httproute.Listener{
 		Name: mine.config.Name, Hosts: mine.config.HTTP, Port: mine.config.Port,
-		Misdirected: l != nil && l.config.Name != mine.config.Name,
+		Misdirected: l != nil && l.config.Name != mine.config.Name, Certificate: mine.config.BackendCertificate,
 	}
-}
-
-// dialHTTP connects the pool of a backend.
-func (s *Server) dialHTTP(ctx context.Context, backend string) (net.Conn, error) {
-	b := s.snapshot.Load().backends[backend]
-	if b == nil {
-		return nil, fmt.Errorf("backend %s: %w", backend, httproute.ErrNoEndpoint)
-	}
-	conn, e, err := s.dialBackend(ctx, b, s.plain.DialContext)
-	if err != nil {
-		return nil, err
-	}
-	return &pooled{TCPConn: conn.(*net.TCPConn), endpoint: e}, nil
-}
-
-// pooled is a backend connection of HTTP. Close resets it unless CloseWrite
-// was called: that is how a backend learns that a tunnel broke.
-type pooled struct {
-	*net.TCPConn
-	endpoint *balance.Endpoint
-}
-
-func (p *pooled) CloseWrite() error {
-	_ = p.SetLinger(-1)
-	return p.TCPConn.CloseWrite()
-}
-
-func (p *pooled) Close() error {
-	err := p.TCPConn.Close()
-	if !errors.Is(err, net.ErrClosed) {
-		p.endpoint.Release()
-	}
-	return err
 }
 
 // httpConn is a connection without TLS in the hands of package http.

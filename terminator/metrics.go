@@ -65,7 +65,7 @@ func NewMetrics() *Metrics {
 		acceptErrors: prometheus.NewCounter(prometheus.CounterOpts{Name: "sluice_accept_errors_total", Help: "Failed accepts."}),
 		bytes:        map[[2]string]int64{},
 	}
-	for _, cause := range []string{causeRefused, causeTimeout, causeUnreachable, causeLocal, causeOther} {
+	for _, cause := range []string{causeRefused, causeTimeout, causeUnreachable, causeTLS, causeLocal, causeOther} {
 		m.connectFailures.WithLabelValues(cause) // a rate needs the zero before
 	}
 	return m

@@ -43,7 +43,7 @@ func TestAccessLogSaysWhatHappened(t *testing.T) {
 		delete(got, key)
 	}
 	want := map[string]any{"level": "INFO", "msg": "connection", "id": 1., "local": address(port), "listener": "l",
-		"sni": "a.example", "alpn": "", "tls_version": "TLS 1.3", "cipher_suite": "TLS_AES_128_GCM_SHA256",
+		"sni": "a.example", "alpn": "", "tls_version": "TLS 1.3", "cipher_suite": "TLS_AES_128_GCM_SHA256", "client_certificate": "",
 		"route": "r", "backend": "b", "endpoint": fmt.Sprintf("%s:%d", to.Host, to.Port),
 		"up": 5., "down": 5., "path": "relay", "reason": "", "result": "done"}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -19,8 +19,6 @@ func ways(t *testing.T, port uint16, to config.Endpoint) map[string]struct {
 	dial func(t *testing.T) half
 } {
 	cert := certificateFor(t, "a", "a.example")
-	pass := simple(port, cert, to)
-	pass.Listeners[0].TLS = &config.ListenerTLS{Passthrough: true}
 	plain := simple(port, cert, to)
 	plain.Listeners[0].TLS, plain.Listeners[0].Protocol = nil, config.TCP
 	withVersion := func(v uint16) func(t *testing.T) half {
@@ -34,17 +32,22 @@ func ways(t *testing.T, port uint16, to config.Endpoint) map[string]struct {
 		snap *config.Snapshot
 		dial func(t *testing.T) half
 	}
+	tcp := func(t *testing.T) half {
+		c, err := net.Dial("tcp", address(port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c.(*net.TCPConn)
+	}
+	originate := reencrypt(simple(port, cert, secured(t, to, tls.VersionTLS12)))
+	originate.Listeners[0].TLS, originate.Listeners[0].Protocol = nil, config.TCP
 	return map[string]way{
-		"tls 1.2": {simple(port, cert, to), withVersion(tls.VersionTLS12)},
-		"tls 1.3": {simple(port, cert, to), withVersion(tls.VersionTLS13)},
-		"tcp": {plain, func(t *testing.T) half {
-			c, err := net.Dial("tcp", address(port))
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { c.Close() })
-			return c.(*net.TCPConn)
-		}},
+		"tls to tls": {reencrypt(simple(port, cert, secured(t, to, tls.VersionTLS13))), withVersion(tls.VersionTLS13)},
+		"tcp to tls": {originate, tcp},
+		"tls 1.2":    {simple(port, cert, to), withVersion(tls.VersionTLS12)},
+		"tls 1.3":    {simple(port, cert, to), withVersion(tls.VersionTLS13)},
+		"tcp":        {plain, tcp},
 	}
 }
 

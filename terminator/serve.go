@@ -42,7 +42,8 @@ func (s *Server) serve(c *connection) {
 			c.reset(endNoRoute)
 			return
 		}
-		s.carryTCP(c, r.name, balance.Choose(r.refs), nil)
+		b := balance.Choose(r.refs)
+		s.carryTCP(c, r.name, b, nil, c.secure(b, s.plain.DialContext, ""))
 	default:
 		s.serveHTTP(c)
 	}
@@ -156,7 +157,7 @@ func (s *Server) handshake(c *connection) {
 		c.reset(v.end)
 	case v.passthrough:
 		_ = c.client.SetDeadline(time.Time{})
-		go s.carryTCP(c, v.route, v.backend, leg.Replay())
+		go s.carryTCP(c, v.route, v.backend, leg.Replay(), s.plain.DialContext)
 	case err != nil:
 		s.Metrics.handshake(c, nil, err)
 		c.finishHandshake(leg, err)
@@ -165,14 +166,16 @@ func (s *Server) handshake(c *connection) {
 		ackNow(c.client)
 		cs := conn.ConnectionState()
 		s.Metrics.handshake(c, &cs, nil)
+		name, problem := c.listener.clientCertificate(&cs)
 		c.set(func(i *Connection) {
 			i.ALPN, i.TLSVersion, i.CipherSuite = cs.NegotiatedProtocol, tls.VersionName(cs.Version), tls.CipherSuiteName(cs.CipherSuite)
+			i.ClientCertificate, i.ClientCertificateProblem = name, problem
 		})
 		if v.http {
 			s.serveHTTPS(c, leg, conn)
 			return
 		}
-		go s.carryTLS(c, leg, conn)
+		go s.carryTLS(c, leg, conn, cs.NegotiatedProtocol)
 	}
 }
 
@@ -216,9 +219,9 @@ func (c *connection) finishHandshake(leg *clientLeg, err error) {
 }
 
 // carryTLS connects a terminated connection and relays it.
-func (s *Server) carryTLS(c *connection, leg *clientLeg, conn *tls.Conn) {
+func (s *Server) carryTLS(c *connection, leg *clientLeg, conn *tls.Conn, protocol string) {
 	v := &leg.verdict
-	backend, endpoint, end, err := s.connect(c, v.route, v.backend, s.Dial)
+	backend, endpoint, end, err := s.connect(c, v.route, v.backend, c.secure(v.backend, s.Dial, protocol))
 	if end != "" {
 		relay.Abort(c.client)
 		c.finish(end, err)
@@ -229,22 +232,26 @@ func (s *Server) carryTLS(c *connection, leg *clientLeg, conn *tls.Conn) {
 		c.finish(endDrain, nil)
 		return
 	}
-	c.finish(relay.Carry(relay.Side{Leg: c.client, TLS: conn, Wire: leg.Wire}, relay.Side{Leg: backend}, &c.progress))
+	c.finish(relay.Carry(relay.Side{Leg: c.client, TLS: conn, Wire: leg.Wire}, sideOf(backend), &c.progress))
 }
 
-// carryTCP connects a connection whose bytes pass as they are and relays it.
-// first is what the client has sent already.
-func (s *Server) carryTCP(c *connection, route string, to *balance.Backend, first []byte) {
-	backend, endpoint, end, err := s.connect(c, route, to, s.plain.DialContext)
+// carryTCP connects a connection whose client leg is not terminated and relays
+// it. first is what the client has sent already.
+func (s *Server) carryTCP(c *connection, route string, to *balance.Backend, first []byte, d dial) {
+	backend, endpoint, end, err := s.connect(c, route, to, d)
 	if end != "" {
 		relay.Abort(c.client)
 		c.finish(end, err)
 		return
 	}
 	defer endpoint.Release()
-	tcp := backend.(*net.TCPConn)
-	if !c.attach(tcp, true) {
+	tcp, kernel := backend.(*net.TCPConn)
+	if !c.attach(backend, kernel) {
 		c.finish(endDrain, nil)
+		return
+	}
+	if !kernel {
+		c.finish(relay.Carry(relay.Side{Leg: c.client}, sideOf(backend), &c.progress))
 		return
 	}
 	if len(first) > 0 {

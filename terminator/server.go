@@ -34,7 +34,8 @@ type Server struct {
 	// HandshakeTimeout bounds the time from accept to the end of the TLS
 	// handshake. Default 10 s.
 	HandshakeTimeout time.Duration
-	// ConnectTimeout bounds one attempt to connect to an endpoint. Default 3 s.
+	// ConnectTimeout bounds one attempt to connect to an endpoint, with the TLS
+	// handshake where there is one. Default 3 s.
 	ConnectTimeout time.Duration
 	// IdleTimeout resets a connection that moved no byte for so long, where the
 	// listener does not say. Default 1 h.

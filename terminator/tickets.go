@@ -22,11 +22,15 @@ const ticketRotation = 12 * time.Hour
 // a client could have verified or been checked against in a full handshake.
 type trust [sha256.Size]byte
 
-func trustOf(l *config.Listener, certificates []*certificate) trust {
+func (st *state) trustOf(l *config.Listener, certificates []*certificate) trust {
 	h := sha256.New()
 	fmt.Fprintf(h, "%q %q %d\n", l.Name, l.Hostname, l.TLS.MinVersion)
 	for _, c := range certificates {
 		h.Write(c.id[:])
+	}
+	if v := l.TLS.ClientValidation; v != nil {
+		fmt.Fprintf(h, "clients %t\n", v.Optional)
+		st.identify(h, v.Authorities)
 	}
 	return trust(h.Sum(nil))
 }

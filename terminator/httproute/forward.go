@@ -37,6 +37,8 @@ type exchange struct {
 	rule   *config.HTTPRule
 	ref    *config.HTTPBackendRef
 	target url.URL // of the client, normalized
+	// certificate is Listener.Certificate.
+	certificate string
 
 	in    *http.Request // as it came
 	rec   *recorder
@@ -57,7 +59,7 @@ type exchange struct {
 func (x *exchange) forward() {
 	h, w, r := x.h, x.rec, x.in
 	w.Backend = x.ref.Backend
-	if x.pool = h.acquire(x.ref.Backend); x.pool == nil {
+	if x.pool = h.acquire(Upstream{x.ref.Backend, x.certificate}); x.pool == nil {
 		http.Error(w, "shutting down", http.StatusServiceUnavailable)
 		return
 	}
@@ -123,7 +125,7 @@ func (x *exchange) rewrite(p *httputil.ProxyRequest) {
 	out := p.Out
 	out.URL.Path, out.URL.RawPath = x.target.Path, x.target.RawPath
 	out.URL.RawQuery = x.target.RawQuery
-	out.URL.Scheme, out.URL.User = "http", nil
+	out.URL.Scheme, out.URL.User = x.pool.scheme(), nil
 	// The connection comes from the pool; this name goes to the backend only
 	// if the client gave none.
 	out.URL.Host = x.ref.Backend[strings.LastIndexByte(x.ref.Backend, '/')+1:]

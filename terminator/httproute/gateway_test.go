@@ -52,9 +52,11 @@ func start(t testing.TB, s state) *gateway {
 	g.Handler = New(Options{
 		Listener: func(*http.Request, string) Listener { return Listener{Hosts: g.now.Load().hosts, Port: 8443} },
 		Dial:     g.dial,
-		Protocol: func(b string) string { return g.now.Load().protocol[b] },
-		Abort:    abortConn,
-		Log:      slog.New(slog.DiscardHandler),
+		Protocol: func(to Upstream) Protocol {
+			return Protocol{Name: g.now.Load().protocol[to.Backend]}
+		},
+		Abort: abortConn,
+		Log:   slog.New(slog.DiscardHandler),
 	})
 	serve := func(start func(*httptest.Server)) *httptest.Server {
 		srv := httptest.NewUnstartedServer(g.Handler)
@@ -88,11 +90,11 @@ func (panics) Write(b []byte) (int, error) {
 }
 
 // dial gives connections that have no more methods than any backend leg has.
-func (g *gateway) dial(ctx context.Context, backend string) (net.Conn, error) {
+func (g *gateway) dial(ctx context.Context, to Upstream) (net.Conn, error) {
 	g.dials.Add(1)
-	addr := g.now.Load().endpoints[backend]
+	addr := g.now.Load().endpoints[to.Backend]
 	if addr == "" {
-		return nil, fmt.Errorf("dial %s: %w", backend, ErrNoEndpoint)
+		return nil, fmt.Errorf("dial %s: %w", to.Backend, ErrNoEndpoint)
 	}
 	c, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp", addr)
 	if err != nil {

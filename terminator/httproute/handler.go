@@ -49,6 +49,26 @@ type Listener struct {
 	// client gets 421 and is expected to come again on a new connection
 	// (RFC 9110 section 15.5.20).
 	Misdirected bool
+	// Certificate is what backends are shown (config.Listener.BackendCertificate).
+	Certificate string
+}
+
+// Upstream is a backend as the requests of some listeners use it.
+type Upstream struct {
+	// Backend is config.Backend.Name.
+	Backend string
+	// Certificate is Listener.Certificate.
+	Certificate string
+}
+
+// Protocol is how an upstream is spoken to. Its connections serve requests
+// while that stays the same.
+type Protocol struct {
+	// Name is config.Backend.Protocol.
+	Name string
+	// TLS identifies the settings of TLS, "" where none is spoken. Dial does the
+	// handshake; for h2c it returns a *tls.Conn that has agreed on h2.
+	TLS string
 }
 
 // Options are the seams of a Handler. Listener, Dial, Protocol and Log are
@@ -60,16 +80,16 @@ type Options struct {
 	// called once per request; an empty Listener answers 404.
 	Listener func(r *http.Request, host string) Listener
 
-	// Dial connects to an endpoint of a backend (config.Backend.Name). It
+	// Dial connects to an endpoint of an upstream. It
 	// bounds its own time: ctx may outlive the request it was started for. An
 	// error that wraps ErrNoEndpoint answers 503, a timeout 504, others 502.
 	//
 	// The connection is closed by the handler. Close without CloseWrite before
 	// it should reset: that is how a backend learns that a tunnel broke.
-	Dial func(ctx context.Context, backend string) (net.Conn, error)
+	Dial func(ctx context.Context, to Upstream) (net.Conn, error)
 
-	// Protocol returns config.Backend.Protocol.
-	Protocol func(backend string) string
+	// Protocol says how an upstream is spoken to at the moment.
+	Protocol func(to Upstream) Protocol
 
 	// Abort makes the end of r's client connection an error that cannot be
 	// taken for the end of the response: a reset, without close_notify. It is
@@ -95,13 +115,13 @@ type Handler struct {
 	debug *log.Logger // of ReverseProxy
 
 	mu     sync.Mutex
-	pools  map[string]*pool
+	pools  map[Upstream]*pool
 	closed bool
 }
 
 // New returns a handler. Close it when no request is in flight any more.
 func New(o Options) *Handler {
-	return &Handler{Options: o, debug: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug), pools: map[string]*pool{}}
+	return &Handler{Options: o, debug: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug), pools: map[Upstream]*pool{}}
 }
 
 // Forget stops the use of a backend's present connections: idle ones are
@@ -117,9 +137,9 @@ func (h *Handler) Forget(backend string) {
 func (h *Handler) Retain(keep func(backend string) bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for name, p := range h.pools {
-		if !keep(name) {
-			h.retire(name, p)
+	for to, p := range h.pools {
+		if !keep(to.Backend) {
+			h.retire(to, p)
 		}
 	}
 }
@@ -171,7 +191,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "the route has no backend for this request, see its status", http.StatusInternalServerError)
 			return
 		}
-		x.rule, x.ref, x.target = rule, ref, target
+		x.rule, x.ref, x.target, x.certificate = rule, ref, target, l.Certificate
 		x.forward()
 	}
 }

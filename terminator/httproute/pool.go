@@ -28,32 +28,43 @@ const pingAfter = 15 * time.Second
 // maxResponseHeader bounds what is buffered of a backend's response, in bytes.
 const maxResponseHeader = 1 << 20
 
-// pool holds the connections to one backend, of one protocol. Handler.mu
+// pool holds the connections to one upstream, of one protocol. Handler.mu
 // guards it.
 type pool struct {
 	transport *http.Transport
-	protocol  string
+	protocol  Protocol
 	users     int // requests in flight
 	retired   bool
 	warned    time.Time
 }
 
-// acquire returns the pool of a backend for one request, nil after Close.
-func (h *Handler) acquire(backend string) *pool {
-	protocol := h.Protocol(backend)
+// scheme is that of requests in it.
+func (p *pool) scheme() string {
+	if p.protocol.TLS != "" {
+		return "https"
+	}
+	return "http"
+}
+
+// acquire returns the pool of an upstream for one request, nil after Close.
+func (h *Handler) acquire(to Upstream) *pool {
+	protocol := h.Protocol(to)
+	if protocol.TLS == "" {
+		to.Certificate = "" // nobody is shown it
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
 		return nil
 	}
-	p := h.pools[backend]
+	p := h.pools[to]
 	if p != nil && p.protocol != protocol {
-		h.retire(backend, p)
+		h.retire(to, p)
 		p = nil
 	}
 	if p == nil {
-		p = &pool{transport: h.transport(backend, protocol), protocol: protocol}
-		h.pools[backend] = p
+		p = &pool{transport: h.transport(to, protocol), protocol: protocol}
+		h.pools[to] = p
 	}
 	p.users++
 	return p
@@ -70,17 +81,17 @@ func (h *Handler) release(p *pool) {
 }
 
 // retire takes a pool out of use. h.mu is held.
-func (h *Handler) retire(backend string, p *pool) {
-	delete(h.pools, backend)
+func (h *Handler) retire(to Upstream, p *pool) {
+	delete(h.pools, to)
 	p.retired = true
 	p.transport.CloseIdleConnections()
 }
 
-func (h *Handler) transport(backend, protocol string) *http.Transport {
+func (h *Handler) transport(to Upstream, protocol Protocol) *http.Transport {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return h.Dial(ctx, to) }
 	t := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return h.Dial(ctx, backend)
-		},
+		DialContext:            dial,
+		DialTLSContext:         dial,
 		DisableCompression:     true, // pass bodies on as they are
 		MaxIdleConns:           maxIdlePerBackend,
 		MaxIdleConnsPerHost:    maxIdlePerBackend,
@@ -90,10 +101,13 @@ func (h *Handler) transport(backend, protocol string) *http.Transport {
 		Protocols:              new(http.Protocols),
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingAfter},
 	}
-	if protocol == "h2c" {
-		t.Protocols.SetUnencryptedHTTP2(true)
-	} else {
+	switch {
+	case protocol.Name != "h2c":
 		t.Protocols.SetHTTP1(true)
+	case protocol.TLS != "":
+		t.Protocols.SetHTTP2(true)
+	default:
+		t.Protocols.SetUnencryptedHTTP2(true)
 	}
 	return t
 }

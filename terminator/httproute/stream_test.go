@@ -265,7 +265,7 @@ func TestTimeoutEndsAnExchangeWithAStalledClient(t *testing.T) {
 func (g *gateway) users(backend string) int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if p := g.pools[backend]; p != nil {
+	if p := g.pools[Upstream{Backend: backend}]; p != nil {
 		return p.users
 	}
 	return 0

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package terminator
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+
+	"github.com/sluice-gateway/sluice/agent/config"
+)
+
+// bundle is a parsed config.Authority.
+type bundle struct {
+	source       config.Authority
+	certificates []*x509.Certificate
+	id           [sha256.Size]byte
+	err          error
+}
+
+func parseBundle(a config.Authority) *bundle {
+	out := &bundle{source: a, id: sha256.Sum256(a.Bundle)}
+	for block, rest := pem.Decode(a.Bundle); block != nil; block, rest = pem.Decode(rest) {
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			out.err = fmt.Errorf("authority %s: %w", a.Name, err)
+			return out
+		}
+		out.certificates = append(out.certificates, c)
+	}
+	if len(out.certificates) == 0 {
+		out.err = fmt.Errorf("authority %s has no certificate", a.Name)
+	}
+	return out
+}
+
+// parseAuthorities reads the authorities that changed.
+func (st *state) parseAuthorities(all []config.Authority, old map[string]*bundle) {
+	st.authorities = make(map[string]*bundle, len(all))
+	for _, a := range all {
+		parsed := old[a.Name]
+		if parsed == nil || !bytes.Equal(parsed.source.Bundle, a.Bundle) {
+			parsed = parseBundle(a)
+		}
+		st.authorities[a.Name] = parsed
+	}
+}
+
+// pool returns the certificates of authorities by name.
+func (st *state) pool(names []string) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	for _, n := range names {
+		a := st.authorities[n]
+		if a.err != nil {
+			return nil, a.err
+		}
+		for _, c := range a.certificates {
+			pool.AddCert(c)
+		}
+	}
+	return pool, nil
+}
+
+// identify writes what tells these authorities from others.
+func (st *state) identify(to io.Writer, names []string) {
+	for _, n := range names {
+		_, _ = to.Write(st.authorities[n].id[:])
+	}
+}
+
+// askClients makes a listener ask for the certificates of clients.
+func (l *listener) askClients(c *tls.Config) {
+	v := l.config.TLS.ClientValidation
+	if v == nil {
+		return
+	}
+	c.ClientCAs, c.ClientAuth = l.clientCAs, tls.RequireAndVerifyClientCert
+	if v.Optional {
+		c.ClientAuth = tls.RequestClientCert
+	}
+}
+
+// clientCertificate describes the certificate of a client: its name, and why
+// it does not verify where the client is served all the same.
+func (l *listener) clientCertificate(cs *tls.ConnectionState) (name, problem string) {
+	if len(cs.PeerCertificates) == 0 {
+		return "", ""
+	}
+	leaf := cs.PeerCertificates[0]
+	name = clientName(leaf)
+	if len(cs.VerifiedChains) > 0 {
+		return name, ""
+	}
+	opts := x509.VerifyOptions{Roots: l.clientCAs, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	for _, c := range cs.PeerCertificates[1:] {
+		opts.Intermediates.AddCert(c)
+	}
+	if _, err := leaf.Verify(opts); err != nil {
+		problem = printable(err.Error())
+	}
+	return name, problem
+}
+
+// clientName is the first URI, DNS name or e-mail address of a certificate,
+// else its subject.
+func clientName(c *x509.Certificate) string {
+	switch {
+	case len(c.URIs) > 0:
+		return printable(c.URIs[0].String())
+	case len(c.DNSNames) > 0:
+		return printable(c.DNSNames[0])
+	case len(c.EmailAddresses) > 0:
+		return printable(c.EmailAddresses[0])
+	}
+	return printable(c.Subject.String())
+}
+
+// longestText bounds what is kept of a text that a peer made up, in bytes.
+const longestText = 512
+
+// printable makes a text of a peer fit for a terminal.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsGraphic(r) {
+			return '?'
+		}
+		return r
+	}, s)
+	if len(s) > longestText {
+		s = strings.ToValidUTF8(s[:longestText], "") + "…"
+	}
+	return s
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package terminator
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/sluice-gateway/sluice/terminator/balance"
+	"github.com/sluice-gateway/sluice/terminator/httproute"
+)
+
+// http2 is the protocol of HTTP backends that speak HTTP/2 (config.Backend).
+const http2 = "h2c"
+
+// upstreamProtocol says how the pool of a backend speaks with it.
+func (s *Server) upstreamProtocol(to httproute.Upstream) httproute.Protocol {
+	st := s.snapshot.Load()
+	p := httproute.Protocol{Name: st.protocols[to.Backend]}
+	if o := st.origins[to.Backend]; o != nil {
+		p.TLS = o.id
+		if c := st.certificates[to.Certificate]; c != nil {
+			p.TLS += hex.EncodeToString(c.id[:])
+		}
+	}
+	return p
+}
+
+// dialHTTP connects the pool of a backend.
+func (s *Server) dialHTTP(ctx context.Context, to httproute.Upstream) (net.Conn, error) {
+	st := s.snapshot.Load()
+	b := st.backends[to.Backend]
+	if b == nil {
+		return nil, fmt.Errorf("backend %s: %w", to.Backend, httproute.ErrNoEndpoint)
+	}
+	d := s.plain.DialContext
+	protocol := "http/1.1"
+	if st.protocols[to.Backend] == http2 {
+		protocol = "h2"
+	}
+	if o := st.origins[to.Backend]; o != nil {
+		d = o.over(d, st.certificates[to.Certificate], protocol)
+	}
+	conn, e, err := s.dialBackend(ctx, b, d)
+	if err != nil {
+		return nil, err
+	}
+	leg, secure := conn.(*tlsLeg)
+	if !secure {
+		return &pooled{TCPConn: conn.(*net.TCPConn), endpoint: e}, nil
+	}
+	leg.wire.closed = e.Release
+	if protocol != "h2" {
+		return &pooledTLS{Conn: leg.conn, wire: leg.wire}, nil
+	}
+	if got := leg.conn.ConnectionState().NegotiatedProtocol; got != protocol {
+		_ = leg.wire.Close()
+		return nil, fmt.Errorf("backend %s: %s does not speak HTTP/2: it agreed on %q by ALPN", to.Backend, e.Address, got)
+	}
+	return leg.conn, nil
+}
+
+// pooled is a backend connection of HTTP. Close resets it unless CloseWrite
+// was called: that is how a backend learns that a tunnel broke.
+type pooled struct {
+	*net.TCPConn
+	endpoint *balance.Endpoint
+}
+
+func (p *pooled) CloseWrite() error {
+	_ = p.SetLinger(-1)
+	return p.TCPConn.CloseWrite()
+}
+
+func (p *pooled) Close() error {
+	err := p.TCPConn.Close()
+	if !errors.Is(err, net.ErrClosed) {
+		p.endpoint.Release()
+	}
+	return err
+}
+
+// pooledTLS is pooled with TLS. Its Close sends no close_notify, which a
+// backend would take for an end.
+type pooledTLS struct {
+	*tls.Conn
+	wire *backendWire
+}
+
+func (p *pooledTLS) CloseWrite() error {
+	_ = p.wire.SetLinger(-1)
+	return errors.Join(p.Conn.CloseWrite(), p.wire.CloseWrite())
+}
+
+func (p *pooledTLS) Close() error { return p.wire.Close() }
