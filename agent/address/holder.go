@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,7 +25,8 @@ const (
 	// tick is how often the kernel's state is looked at and addresses renewed.
 	tick = time.Second
 	// rounds is how often an address is announced, once a tick: a frame may get
-	// lost, and the port of a switch may be up before it forwards.
+	// lost, the port of a switch may be up before it forwards, and a node whose
+	// agent was killed answers until its lifetime ends.
 	rounds = 4
 )
 
@@ -183,8 +185,8 @@ func (h *Holder) place(failures map[netip.Addr]error) error {
 		}
 	}
 	var table routes
-	for a, s := range h.want {
-		x := found[a]
+	for _, a := range slices.SortedFunc(maps.Keys(h.want), netip.Addr.Compare) {
+		s, x := h.want[a], found[a]
 		if s.own = own[a] && x.link == 0; s.own {
 			s.link = 0
 			continue

@@ -16,8 +16,8 @@ const (
 	// lifetime is how long the kernel keeps an address that nobody renews, in
 	// seconds, and renewBelow when it is renewed: an agent that was killed, or
 	// hangs, does not answer for its addresses much longer than its Lease lasts.
-	lifetime   = 6
-	renewBelow = 4
+	lifetime   = 5
+	renewBelow = 3
 
 	// ours marks our addresses; the kernel itself uses 1 to 3.
 	ours = 'S'
@@ -100,7 +100,7 @@ func put(a netip.Addr, link, flags int) error {
 	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, a.AsSlice()))
 	req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(more)))
 	req.AddData(nl.NewRtAttr(ifaProto, []byte{ours}))
-	life := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Prefered: 0, Valid: lifetime}}
+	life := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Valid: lifetime}} // and preferred for no second
 	req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, life.Serialize()))
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
 	if err != nil {
