@@ -2,6 +2,8 @@
 GO      ?= go
 LINT    := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 BINARY  := build/sluice
+WITHOUT_ROOT := [ "$$(id -u)" = 0 ] || \
+	echo "These tests ran without root: in relay mode. Those of the splice and of network namespaces were skipped; root runs them too."
 
 .DEFAULT_GOAL := help
 .PHONY: help build generate fresh lint kubernetes test race test-long fuzz demo cluster cluster-down bench ci clean
@@ -31,10 +33,12 @@ kubernetes: ## Kubernetes from Go modules, for tests; the first time takes ten m
 test: kubernetes ## every test; root runs the splice's too, other users run without it and say so
 	@deploy/packages.sh test
 	$(GO) test ./...
+	@$(WITHOUT_ROOT)
 
 race: kubernetes ## every test under the race detector
 	@deploy/packages.sh test
 	$(GO) test -race ./...
+	@$(WITHOUT_ROOT)
 
 test-long: kubernetes ## the reliability figures in full size (10,000 connections, 100,000 tries, 1,000 rotations)
 	@deploy/packages.sh test

@@ -27,13 +27,13 @@ func listenAdmin(path string) (net.Listener, error) {
 	}
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("admin socket %s: %s", path, err)
+		return nil, fmt.Errorf("admin socket %s: %s; choose another path with -admin", path, err)
 	}
 	// The lock makes looking and binding one step for agents that start at the
 	// same time. It lies on the directory and so leaves nothing behind.
 	d, err := os.Open(dir)
 	if err != nil {
-		return nil, fmt.Errorf("admin socket %s: %s", path, err)
+		return nil, fmt.Errorf("admin socket %s: %s; choose another path with -admin", path, err)
 	}
 	defer d.Close()
 	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil {

@@ -66,7 +66,7 @@ func ask(admin, what string) ([]byte, error) {
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return nil, fmt.Errorf("no gateway answers at %s; is sluice run running, with this -admin?", admin)
+		return nil, fmt.Errorf("no gateway answers at %s; start sluice run as this user, or give the path that its -admin has", admin)
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("admin socket %s: permission denied; ask as the user that runs the gateway", admin)
 	case err != nil:

@@ -84,7 +84,9 @@ func (f *file) err() error { return cmp.Or(f.readErr, f.decodeErr) }
 
 // Check tells whether the folder can be read at all.
 func (f *Folder) Check() error {
-	if _, err := os.ReadDir(f.Dir); err != nil {
+	if _, err := os.ReadDir(f.Dir); errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("read folder %s: %w", f.Dir, cause(err))
+	} else if err != nil {
 		return fmt.Errorf("read folder %s: %w; give the folder that holds the YAML files", f.Dir, cause(err))
 	}
 	return nil
@@ -263,6 +265,9 @@ func readFile(path string) ([]byte, error) {
 
 // cause strips what the message around it already says: operation and path.
 func cause(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w; let the user that runs the gateway read it", fs.ErrPermission)
+	}
 	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return p.Err
 	}
