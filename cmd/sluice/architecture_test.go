@@ -27,21 +27,22 @@ var mayImport = map[string]struct {
 	packages []string
 	reason   string
 }{
-	"agent/splice":           {[]string{"bpf"}, "it is the only one that knows the kernel half"},
-	"agent/address":          {[]string{"bpf"}, "it sends its frames through the kernel half, and knows nothing of what is served at an address"},
-	"terminator":             {[]string{"agent/config", "terminator/balance", "terminator/httproute", "terminator/relay"}, "it serves a snapshot and sees neither BPF nor Kubernetes; Server.Dial is the seam"},
-	"terminator/httproute":   {[]string{"agent/config", "terminator/balance"}, "it serves the HTTP rules of a snapshot"},
-	"terminator/balance":     {[]string{"agent/config"}, "it chooses among the endpoints of a snapshot"},
-	"agent":                  {[]string{"agent/config", "agent/splice", "terminator"}, "it runs a node and does not know where snapshots come from"},
-	"controller/endpoints":   {[]string{"agent/config"}, "EndpointSlices to endpoints is a pure function"},
-	"controller/translate":   {[]string{"agent/config", "controller/endpoints", "controller/translate/keypair", "controller/v1alpha1"}, "resources to snapshot is a pure function"},
-	"controller/manifest":    {[]string{"controller/translate", "controller/v1alpha1"}, "it reads resources and does not judge them"},
-	"controller/folder":      {[]string{"controller/manifest", "controller/translate"}, "it is a source of resources, nothing else"},
-	"controller/publication": {[]string{"agent/config"}, "it is what controller and nodes tell each other, and knows neither"},
-	"controller/node":        {[]string{"agent/config", "agent/address", "controller/endpoints", "controller/publication"}, "it is a source of snapshots, as a folder is of resources"},
-	"controller":             {[]string{"agent/config", "controller/publication", "controller/translate", "controller/v1alpha1"}, "it watches, translates and publishes; what nodes do with it is theirs"},
-	"cmd/sluice":             {[]string{"*"}, "only the command knows both agent and controller"},
-	"bench":                  {[]string{"agent/config", "agent/netns", "agent/splice", "bench/keyed", "terminator"}, "it measures the data path"},
+	"agent/splice":              {[]string{"bpf"}, "it is the only one that knows the kernel half"},
+	"agent/address":             {[]string{"bpf"}, "it sends its frames through the kernel half, and knows nothing of what is served at an address"},
+	"terminator":                {[]string{"agent/config", "terminator/balance", "terminator/httproute", "terminator/relay"}, "it serves a snapshot and sees neither BPF nor Kubernetes; Server.Dial is the seam"},
+	"terminator/httproute":      {[]string{"agent/config", "terminator/balance"}, "it serves the HTTP rules of a snapshot"},
+	"terminator/balance":        {[]string{"agent/config"}, "it chooses among the endpoints of a snapshot"},
+	"agent":                     {[]string{"agent/config", "agent/splice", "terminator"}, "it runs a node and does not know where snapshots come from"},
+	"controller/endpoints":      {[]string{"agent/config"}, "EndpointSlices to endpoints is a pure function"},
+	"controller/translate":      {[]string{"agent/config", "controller/endpoints", "controller/translate/keypair", "controller/v1alpha1"}, "resources to snapshot is a pure function"},
+	"controller/manifest":       {[]string{"controller/translate", "controller/v1alpha1"}, "it reads resources and does not judge them"},
+	"controller/folder":         {[]string{"controller/manifest", "controller/translate"}, "it is a source of resources, nothing else"},
+	"controller/publication":    {[]string{"agent/config"}, "it is what controller and nodes tell each other, and knows neither"},
+	"controller/node":           {[]string{"agent/config", "agent/address", "controller/endpoints", "controller/publication"}, "it is a source of snapshots, as a folder is of resources"},
+	"controller/infrastructure": {[]string{"controller/publication", "controller/translate"}, "it makes what a status asks for"},
+	"controller":                {[]string{"agent/config", "controller/infrastructure", "controller/publication", "controller/translate", "controller/v1alpha1"}, "it watches, translates and publishes; what nodes do with it is theirs"},
+	"cmd/sluice":                {[]string{"*"}, "only the command knows both agent and controller"},
+	"bench":                     {[]string{"agent/config", "agent/netns", "agent/splice", "bench/keyed", "terminator"}, "it measures the data path"},
 }
 
 // mayNotImport are packages of others that only some may know.
