@@ -60,6 +60,9 @@ func install() error {
 		return err
 	}
 	for _, file := range list.Resources {
+		if file == "../crds" {
+			continue // the server has them
+		}
 		documents, err := os.ReadFile(file)
 		if err != nil {
 			return err
