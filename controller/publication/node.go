@@ -85,7 +85,7 @@ func EncodeNode(namespace string, n Node) (*coordinationv1.Lease, error) {
 func DecodeNode(l *coordinationv1.Lease) (Node, error) {
 	n := Node{}
 	if err := json.Unmarshal([]byte(l.Annotations[reportAnnotation]), &n); err != nil {
-		return Node{}, fmt.Errorf("Lease %s/%s: report of the node: %w", l.Namespace, l.Name, err)
+		return Node{}, fmt.Errorf("report of the node in Lease %s/%s: %w", l.Namespace, l.Name, err)
 	}
 	if len(l.Name) > len(leasePrefix) {
 		n.Name = l.Name[len(leasePrefix):]

@@ -81,7 +81,7 @@ func Encode(namespace, gateway string, part *config.Snapshot) (*corev1.Secret, e
 		return nil, fmt.Errorf("encode the keys of Gateway %s: %w", gateway, err)
 	}
 	if size := packed.Len() + len(secrets); size > maxSecret {
-		return nil, fmt.Errorf("Gateway %s needs %d bytes, %d is the most that a Secret holds; split it into several Gateways", gateway, size, maxSecret)
+		return nil, fmt.Errorf("the part of Gateway %s needs %d bytes, %d is the most that a Secret holds; split it into several Gateways", gateway, size, maxSecret)
 	}
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: SecretName(gateway),
@@ -114,7 +114,7 @@ const maxSnapshot = 64 << 20
 func Decode(s *corev1.Secret) (*config.Snapshot, error) {
 	part, err := decode(s)
 	if err != nil {
-		return nil, fmt.Errorf("Secret %s/%s of Gateway %s: %w", s.Namespace, s.Name, GatewayOf(s), err)
+		return nil, fmt.Errorf("read Secret %s/%s of Gateway %s: %w", s.Namespace, s.Name, GatewayOf(s), err)
 	}
 	return part, nil
 }
