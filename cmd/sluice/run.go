@@ -13,11 +13,13 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/sluice-gateway/sluice/agent"
+	"github.com/sluice-gateway/sluice/agent/address"
 	"github.com/sluice-gateway/sluice/agent/splice"
 	"github.com/sluice-gateway/sluice/controller/folder"
 	"github.com/sluice-gateway/sluice/terminator"
@@ -137,6 +139,7 @@ func run(e *env, flags *flag.FlagSet, args []string) error {
 	reread := make(chan os.Signal, 1)
 	signal.Notify(reread, syscall.SIGHUP)
 	defer signal.Stop(reread)
+	defer src.letGo()
 	dir := &folder.Folder{Dir: flags.Arg(0), Reread: reread}
 	if err := dir.Check(); err != nil {
 		return err
@@ -182,19 +185,18 @@ func drainOnSignal(parent context.Context, log *slog.Logger) (context.Context, c
 // nodeAddresses are the addresses by which others reach this machine; those of
 // the loopback link when there are no others.
 func nodeAddresses() []netip.Addr {
-	all, err := net.InterfaceAddrs()
+	all, err := address.Node()
 	if err != nil {
 		return nil
 	}
 	var global, loopback []netip.Addr
 	for _, a := range all {
-		p, err := netip.ParsePrefix(a.String())
-		switch addr := p.Addr(); {
-		case err != nil || addr.IsLinkLocalUnicast():
-		case addr.IsLoopback():
-			loopback = append(loopback, addr)
+		switch {
+		case a.IsLinkLocalUnicast() || slices.Contains(global, a):
+		case a.IsLoopback():
+			loopback = append(loopback, a)
 		default:
-			global = append(global, addr)
+			global = append(global, a)
 		}
 	}
 	if len(global) == 0 {

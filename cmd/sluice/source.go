@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/sluice-gateway/sluice/agent"
+	"github.com/sluice-gateway/sluice/agent/address"
 	"github.com/sluice-gateway/sluice/agent/config"
 	"github.com/sluice-gateway/sluice/controller/folder"
 	"github.com/sluice-gateway/sluice/controller/translate"
@@ -31,6 +33,7 @@ type source struct {
 	log           *slog.Logger
 	agent         *agent.Agent
 	nodeAddresses []netip.Addr
+	holder        *address.Holder // nil until there is an address to hold
 
 	mu        sync.Mutex
 	read      bool
@@ -131,17 +134,77 @@ func (s *source) refresh() {
 	snapshot, _ := s.translate()
 	if hash := snapshot.Hash(); hash != s.hash {
 		s.agent.Apply(snapshot)
+		s.hold(snapshot.Addresses)
 		s.snapshot, s.hash = snapshot, hash
 	}
 	_, s.statuses = s.translate()
 	s.tell()
 }
 
+// hold makes the machine have the addresses of pools: there is no other node.
+// The caller holds mu.
+func (s *source) hold(addresses []netip.Addr) {
+	if s.holder == nil && len(addresses) > 0 {
+		s.holder = address.New(s.log)
+	}
+	if s.holder != nil {
+		s.holder.Set(addresses)
+	}
+}
+
+// letGo ends the holding of addresses, at the end of everything.
+func (s *source) letGo() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.holder != nil {
+		s.holder.Set(nil)
+		s.holder.Close()
+	}
+}
+
+// served is what the agent says of its listeners; those whose address the
+// machine has not got serve nobody.
+func (s *source) served() config.Report {
+	r := s.agent.Report()
+	missing := s.missing()
+	for i := range s.snapshot.Listeners {
+		l := &s.snapshot.Listeners[i]
+		for _, a := range l.Addresses {
+			if err := missing[a]; err != nil && r.Listeners[l.Name] == "" {
+				r.Listeners[l.Name] = err.Error()
+			}
+		}
+	}
+	return r
+}
+
+// missing are the addresses that could not be held, with the reason. Those that
+// could only not be announced are not among them.
+func (s *source) missing() map[netip.Addr]error {
+	if s.holder == nil {
+		return nil
+	}
+	failures := s.holder.Failures()
+	if len(failures) == 0 {
+		return nil
+	}
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return failures
+	}
+	for _, a := range all {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			delete(failures, p.Addr())
+		}
+	}
+	return failures
+}
+
 func (s *source) translate() (*config.Snapshot, []translate.Status) {
 	o := translate.Options{ControllerName: controllerName, DefaultClass: className, Now: time.Now(),
 		Previous: s.snapshot, Statuses: s.statuses, NodeAddresses: s.nodeAddresses}
 	if s.snapshot != nil {
-		o.Reports = []config.Report{s.agent.Report()}
+		o.Reports = []config.Report{s.served()}
 	}
 	return translate.Translate(s.resources, o)
 }
@@ -161,6 +224,11 @@ func (s *source) tell() {
 		}
 	}
 	problems = append(problems, s.agent.Problems(time.Now())...)
+	if s.holder != nil {
+		for _, err := range s.holder.Failures() {
+			problems = append(problems, err.Error())
+		}
+	}
 	for _, p := range problems {
 		if !slices.Contains(s.problems, p) {
 			s.log.Warn("problem", "problem", p)
