@@ -156,8 +156,9 @@ func (h *holder) kill() {
 // host is a machine on the switch.
 type host struct {
 	*netns.NS
-	port netns.Port
-	mac  string
+	port      netns.Port
+	mac       string
+	addresses []netip.Prefix
 }
 
 // lan makes a switch and hosts with the addresses 10.77.0.N and fd77::N.
@@ -185,8 +186,9 @@ func lan(t *testing.T, hosts int) (*netns.Switch, []*host) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { ns.Close() })
-		h := &host{NS: ns}
-		h.port, err = s.Connect(ns, netip.MustParsePrefix(fmt.Sprintf("10.77.0.%d/24", i+1)), netip.MustParsePrefix(fmt.Sprintf("fd77::%d/64", i+1)))
+		h := &host{NS: ns, addresses: []netip.Prefix{
+			netip.MustParsePrefix(fmt.Sprintf("10.77.0.%d/24", i+1)), netip.MustParsePrefix(fmt.Sprintf("fd77::%d/64", i+1))}}
+		h.port, err = s.Connect(ns, h.addresses...)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,6 +5,7 @@ package address
 import (
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 )
 
@@ -27,6 +28,18 @@ func TestNeighborsLearnWhereAnAddressWent(t *testing.T) {
 			for _, n := range nodes {
 				set(t, n, "ipv4/conf/all/arp_ignore", "1")
 				set(t, n, "ipv4/conf/all/arp_announce", "2")
+			}
+		},
+		"with the node's addresses on a bridge": func(t *testing.T, nodes ...*host) {
+			for _, n := range nodes {
+				ip(t, n, "link add br0 type bridge")
+				ip(t, n, "link set br0 up")
+				for _, own := range n.addresses {
+					ip(t, n, "address del "+own.String()+" dev eth0")
+					ip(t, n, "address add "+own.String()+" dev br0")
+				}
+				ip(t, n, "link set eth0 master br0")
+				eventually(t, "the bridge is up", func() bool { return !strings.Contains(ip(t, n, "address show dev br0"), "tentative") })
 			}
 		},
 	} {
