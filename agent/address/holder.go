@@ -117,6 +117,15 @@ func (h *Holder) Announce() {
 	h.bring()
 }
 
+// Leave leaves the addresses to another process of this node, which holds them
+// now: nothing is renewed or removed any more.
+func (h *Holder) Leave() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	clear(h.want)
+	clear(h.failures)
+}
+
 func (h *Holder) run() {
 	t := time.NewTicker(tick)
 	defer t.Stop()

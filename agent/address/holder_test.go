@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -138,6 +139,28 @@ func TestTheNextProcessTakesTheAddressesOver(t *testing.T) {
 		t.Errorf("%s, which nobody wants, is on %q", moving[1], links)
 	}
 	if diff := cmp.Diff(before[:1], ids()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Two processes of a node, of which the old one drains: what the young one lets
+// go of stays away, what it holds stays there when the old one ends.
+func TestAProcessLeavesTheAddressesToAnother(t *testing.T) {
+	_, hosts := lan(t, 1)
+	old, young := start(t, hosts[0].NS, capabilities), start(t, hosts[0].NS, capabilities)
+	old.must("set", moving...)
+	young.must("set", moving...)
+	old.must("leave")
+	young.must("set", moving[0])
+	for range 3 * int(tick/(50*time.Millisecond)) {
+		if links := on(t, hosts[0], moving[1]); len(links) > 0 {
+			t.Fatalf("%s is on %q again", moving[1], links)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	old.in.Close()
+	_ = old.cmd.Wait()
+	if diff := cmp.Diff([]string{"eth0"}, on(t, hosts[0], moving[0])); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,7 +62,9 @@ func (f *nodeFlags) register(flags *flag.FlagSet) {
 
 func (f *nodeFlags) addresses() ([]netip.Addr, error) {
 	if f.nodeIPs == "" {
-		return nodeAddresses(), nil
+		// Not those that an agent before this one held, and may not hold again.
+		held, err := address.Held()
+		return slices.DeleteFunc(nodeAddresses(), func(a netip.Addr) bool { return slices.Contains(held, a) }), err
 	}
 	var out []netip.Addr
 	for text := range strings.SplitSeq(f.nodeIPs, ",") {

@@ -179,6 +179,20 @@ func (n *clusterNode) held() (out []netip.Addr) {
 	return out
 }
 
+// report is what a node told last.
+func (c *cluster) report(node string) publication.Node {
+	c.t.Helper()
+	l, err := kubernetes.NewForConfigOrDie(c.api.Config()).CoordinationV1().Leases(c.namespace).Get(c.t.Context(), publication.LeaseName(node), metav1.GetOptions{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	n, err := publication.DecodeNode(l)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return n
+}
+
 // kubeconfig says how a node reaches the API server.
 func (c *cluster) kubeconfig(n *clusterNode) {
 	c.t.Helper()

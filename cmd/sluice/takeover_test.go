@@ -65,6 +65,11 @@ func TestAddressesMoveWithTheLivesOfNodes(t *testing.T) {
 		a.start()
 		c.measure(t, ofA)
 		c.settles(both)
+		// What the agent before it held is not the node's own.
+		own := []netip.Addr{netip.MustParseAddr("10.77.0.2"), netip.MustParseAddr("fd77::2")}
+		if diff := cmp.Diff(own, c.report("a").Addresses, byText); diff != "" {
+			t.Error(diff)
+		}
 	})
 	t.Run("an agent ends", func(t *testing.T) {
 		kept := c.open(t, ofB[0])

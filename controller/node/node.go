@@ -148,6 +148,7 @@ func (s *Source) drain(state served, to Server) {
 		s.lease.write(ctx, s.Namespace, n)
 		for pause(ctx, look) {
 			s.lease.write(ctx, s.Namespace, n)
+			s.leave()
 		}
 	})
 }

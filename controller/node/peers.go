@@ -23,6 +23,8 @@ type Holder interface {
 	Failures() map[netip.Addr]error
 	// Announce tells the neighbors again where the addresses are.
 	Announce()
+	// Leave leaves the addresses to another process of this node.
+	Leave()
 }
 
 // peers watches the Leases of the nodes, to know who lives. Clocks of nodes
@@ -37,9 +39,16 @@ type peers struct {
 }
 
 type sighting struct {
-	version string
-	at      time.Time
-	lasts   time.Duration
+	// watched and asked are the versions of the Lease that came by the watch and
+	// by asking, where the watch was behind. Any other one is a sign of life, also
+	// a smaller one: that of an API server restored from a backup.
+	watched, asked string
+	at             time.Time
+	lasts          time.Duration
+}
+
+func (s *sighting) knows(l *coordinationv1.Lease) bool {
+	return l.ResourceVersion == s.watched || l.ResourceVersion == s.asked
 }
 
 // observe takes what the Leases are at now. reached is when this node last
@@ -53,8 +62,8 @@ func (p *peers) observe(leases []*coordinationv1.Lease, reached, now time.Time) 
 			continue
 		}
 		s, known := p.seen[n.Name]
-		if !known || s.version != l.ResourceVersion {
-			s = sighting{l.ResourceVersion, now, n.Lasts}
+		if !known || !s.knows(l) {
+			s = sighting{watched: l.ResourceVersion, at: now, lasts: n.Lasts}
 		}
 		seen[n.Name] = s
 	}
@@ -96,8 +105,8 @@ func (p *peers) bury(leases []coordinationv1.Lease, now time.Time) {
 		if err != nil {
 			continue
 		}
-		if s, known := p.seen[n.Name]; known && s.version != l.ResourceVersion {
-			p.seen[n.Name] = sighting{l.ResourceVersion, now, n.Lasts}
+		if s, known := p.seen[n.Name]; known && !s.knows(&l) {
+			p.seen[n.Name] = sighting{watched: s.watched, asked: l.ResourceVersion, at: now, lasts: n.Lasts}
 		}
 	}
 	p.live = slices.DeleteFunc(p.live, func(name string) bool {
@@ -110,6 +119,10 @@ func (p *peers) bury(leases []coordinationv1.Lease, now time.Time) {
 // address moves only between nodes that reach the API server: without it
 // everything stays where it is.
 func (s *Source) hold(ctx context.Context, w *watch, state served) {
+	if s.lease.superseded {
+		s.leave()
+		return
+	}
 	if s.Holder == nil || len(state.addresses) == 0 && len(s.held) == 0 || !w.watchNodes() {
 		return
 	}
@@ -141,6 +154,15 @@ func (s *Source) hold(ctx context.Context, w *watch, state served) {
 	}
 	if wasApart {
 		s.Holder.Announce()
+	}
+}
+
+// leave leaves the addresses to the younger process of this node, if there is
+// one: two that hold different ones would undo each other's work.
+func (s *Source) leave() {
+	if s.lease.superseded && len(s.held) > 0 {
+		s.Holder.Leave()
+		s.held = nil
 	}
 }
 

@@ -23,6 +23,7 @@ type held struct {
 	mu        sync.Mutex
 	addresses []netip.Addr
 	announced int
+	left      bool
 }
 
 func (h *held) Set(a []netip.Addr) map[netip.Addr]error {
@@ -50,6 +51,12 @@ func (h *held) Announce() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.announced++
+}
+
+func (h *held) Leave() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.left = true
 }
 
 func (h *held) now() []netip.Addr {
@@ -171,4 +178,26 @@ func TestANodeThatEndsLeavesItsAddressesToTheOthers(t *testing.T) {
 		t.Errorf("a node that has ended holds %v", b.now())
 	}
 	w.until("the other to take over", func() bool { return together(&a) })
+}
+
+// Else the two would undo each other's work when an address moves.
+func TestAnAgentLeavesTheAddressesToTheYoungerOneOfItsNode(t *testing.T) {
+	for name, draining := range map[string]bool{"while it serves": false, "while it drains": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.publish("shop/gw", withPool(w.part("shop/gw", 6379)))
+			var old, young held
+			w.startNode("n1", "old", api.Config(), &old)
+			w.until("the old one to hold all", func() bool { return together(&old) })
+			if draining {
+				w.end()
+			}
+			w.startNode("n1", "young", api.Config(), &young)
+			w.until("the young one to hold all", func() bool { return together(&young) })
+			w.until("the old one to leave them", func() bool { old.mu.Lock(); defer old.mu.Unlock(); return old.left })
+			if young.left || len(old.now()) != len(pool) {
+				t.Errorf("the young one has left: %v; the old one lets go: %v is left", young.left, old.now())
+			}
+		})
+	}
 }
