@@ -4,6 +4,7 @@
 //
 //	sluice run DIR     serve what the YAML files of a folder describe
 //	sluice agent       serve, on a node of a cluster, what the controller publishes
+//	sluice controller  decide, for all nodes of a cluster, what they serve
 //	sluice status      show gateways, routes, certificates and what is wrong
 //	sluice conns       show the open connections
 //	sluice doctor      check what the splice needs on this machine
@@ -32,6 +33,7 @@ type command struct {
 var commands = []command{
 	{"run", "DIR", "serve what the YAML files of a folder describe", run},
 	{"agent", "", "serve, on a node of a cluster, what the controller publishes", clusterAgent},
+	{"controller", "", "decide, for all nodes of a cluster, what they serve", clusterController},
 	{"status", "", "show gateways, routes, certificates and what is wrong", status},
 	{"conns", "", "show the open connections", conns},
 	{"doctor", "", "check what the splice needs on this machine", doctor},

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// teller makes Events of what changed in the status of Gateways, ListenerSets
+// and routes: what turned bad, what is good again, and when a Gateway is served
+// first. What was good from the beginning is no news.
+type teller struct {
+	recorder events.EventRecorder
+
+	mu     sync.Mutex
+	warned map[types.UID][]string // by object
+}
+
+// eventSource is the reporting controller of Events.
+const eventSource = ControllerName
+
+// maxNote is the longest note of an Event, in bytes (events.k8s.io/v1).
+const maxNote = 1024
+
+// tell compares two statuses of an object. warnings are told when they are new.
+func (t *teller) tell(o client.Object, had, now any, warnings []string) {
+	for _, w := range t.news(o.GetUID(), warnings) {
+		t.event(o, corev1.EventTypeWarning, "Warning", "Serve", w)
+	}
+	for _, c := range transitions(had, now) {
+		kind, action := corev1.EventTypeNormal, "Serve"
+		if c.bad {
+			kind, action = corev1.EventTypeWarning, "Refuse"
+		}
+		note := c.Message
+		if c.of != "" {
+			note = c.of + ": " + note
+		}
+		t.event(o, kind, c.Reason, action, note)
+	}
+}
+
+func (t *teller) event(o client.Object, kind, reason, action, note string) {
+	if len(note) > maxNote {
+		note = strings.ToValidUTF8(note[:maxNote-len("…")], "") + "…"
+	}
+	t.recorder.Eventf(o, nil, kind, reason, action, "%s", note)
+}
+
+// news returns the warnings that an object did not have before.
+func (t *teller) news(uid types.UID, warnings []string) []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	before := t.warned[uid]
+	if len(warnings) == 0 {
+		delete(t.warned, uid)
+		return nil
+	}
+	t.warned[uid] = warnings
+	return slices.DeleteFunc(slices.Clone(warnings), func(w string) bool { return slices.Contains(before, w) })
+}
+
+// transition is a condition that turned bad, or good.
+type transition struct {
+	metav1.Condition
+	of  string // the part of the object, "" for all of it
+	bad bool
+}
+
+func transitions(had, now any) (out []transition) {
+	switch now := now.(type) {
+	case *gwv1.GatewayStatus:
+		had := had.(*gwv1.GatewayStatus)
+		before := map[gwv1.SectionName][]metav1.Condition{}
+		for _, l := range had.Listeners {
+			before[l.Name] = l.Conditions
+		}
+		out = turned("", had.Conditions, now.Conditions)
+		for _, l := range now.Listeners {
+			out = append(out, turned(fmt.Sprintf("listener %q", l.Name), before[l.Name], l.Conditions)...)
+		}
+		if first := programmed(now.Conditions); first != nil && programmed(had.Conditions) == nil && len(out) == 0 {
+			out = append(out, transition{Condition: *first})
+		}
+	case *gwv1.ListenerSetStatus:
+		out = turned("", had.(*gwv1.ListenerSetStatus).Conditions, now.Conditions)
+	case *gwv1.RouteStatus:
+		before := map[string][]metav1.Condition{}
+		for _, p := range had.(*gwv1.RouteStatus).Parents {
+			if p.ControllerName == ControllerName {
+				before[parentText(p.ParentRef)] = p.Conditions
+			}
+		}
+		for _, p := range now.Parents {
+			if p.ControllerName == ControllerName {
+				of := parentText(p.ParentRef)
+				out = append(out, turned(of, before[of], p.Conditions)...)
+			}
+		}
+	}
+	return out
+}
+
+// turned returns the conditions that turned bad, are bad for another reason,
+// or turned good again. What is not known yet is neither.
+func turned(of string, had, now []metav1.Condition) (out []transition) {
+	before := map[string]metav1.Condition{}
+	for _, c := range had {
+		before[c.Type] = c
+	}
+	for _, c := range now {
+		was := before[c.Type]
+		bad := c.Status == badStatus(c.Type)
+		wasBad := was.Status == badStatus(c.Type)
+		if bad && (!wasBad || was.Reason != c.Reason) || !bad && wasBad && c.Status != metav1.ConditionUnknown {
+			out = append(out, transition{c, of, bad})
+		}
+	}
+	return out
+}
+
+// badStatus is the status of a condition that wants a look.
+func badStatus(typ string) metav1.ConditionStatus {
+	switch typ {
+	case string(gwv1.ListenerConditionConflicted), string(gwv1.ListenerConditionOverlappingTLSConfig), string(gwv1.RouteConditionPartiallyInvalid):
+		return metav1.ConditionTrue
+	}
+	return metav1.ConditionFalse
+}
+
+// programmed returns the condition Programmed when it is true.
+func programmed(conditions []metav1.Condition) *metav1.Condition {
+	for i := range conditions {
+		if c := &conditions[i]; c.Type == string(gwv1.GatewayConditionProgrammed) && c.Status == metav1.ConditionTrue {
+			return c
+		}
+	}
+	return nil
+}
+
+// parentText names the parent of a route.
+func parentText(r gwv1.ParentReference) string {
+	text := string(r.Name)
+	if r.Namespace != nil {
+		text = string(*r.Namespace) + "/" + text
+	}
+	if r.Kind != nil {
+		text = string(*r.Kind) + " " + text
+	}
+	if r.SectionName != nil {
+		text += fmt.Sprintf(" listener %q", *r.SectionName)
+	}
+	if r.Port != nil {
+		text += fmt.Sprintf(" port %d", *r.Port)
+	}
+	return text
+}

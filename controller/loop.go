@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sluice-gateway/sluice/agent/config"
+	"github.com/sluice-gateway/sluice/controller/publication"
+	"github.com/sluice-gateway/sluice/controller/translate"
+)
+
+// loop is the one reconciliation: it lists everything, translates, publishes
+// what differs and writes the statuses that differ. It runs while this replica
+// leads.
+type loop struct {
+	log       *slog.Logger
+	metrics   *metrics
+	client    client.Client
+	watch     *watch
+	nodes     *nodes
+	secrets   *contents[*corev1.Secret]
+	publisher *publisher
+	statuses  *statusWriter
+	changed   chan struct{} // has a token after a change that was not looked at yet
+
+	previous *config.Snapshot
+	parts    map[string]*config.Snapshot
+	problems map[string]bool // as they were logged
+}
+
+const (
+	// quiet is how long changes gather before they are looked at: what kubectl
+	// applies comes in several objects.
+	quiet = 20 * time.Millisecond
+	// look is how often it is looked which nodes live.
+	look = time.Second
+	// firstRetry and longestRetry are how long it takes to try again what the
+	// API server did not do.
+	firstRetry, longestRetry = time.Second, 30 * time.Second
+	// idle is when everything is looked at though nothing changed: certificates
+	// expire.
+	idle = 10 * time.Minute
+)
+
+// run works until ctx ends.
+func (l *loop) run(ctx context.Context) {
+	if !l.begin(ctx) {
+		return
+	}
+	l.log.Info("this replica leads: it publishes and writes statuses")
+	defer l.log.Info("this replica leads no more")
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	delay := firstRetry
+	for {
+		began := time.Now()
+		live := l.nodes.live()
+		again, err := l.step(ctx, live)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			l.log.Warn("not everything could be done; will try again", "in", delay.String(), "error", err)
+			again = sooner(again, delay)
+			delay = min(2*delay, longestRetry)
+		} else {
+			delay = firstRetry
+		}
+		// What takes long is done in larger steps: half of the time at most.
+		if !pause(ctx, time.Since(began)) || !l.wait(ctx, tick.C, time.After(sooner(again, idle)), live) {
+			return
+		}
+	}
+}
+
+// begin waits for the watch and finds out what is published. It tells whether
+// that came before ctx ended.
+func (l *loop) begin(ctx context.Context) bool {
+	l.statuses.reset()
+	for !l.watch.isComplete() {
+		if !pause(ctx, poll) {
+			return false
+		}
+	}
+	for {
+		previous, err := l.publisher.load(ctx)
+		if err == nil {
+			l.previous, l.parts = previous, previous.Parts()
+			return true
+		}
+		if ctx.Err() == nil {
+			l.log.Warn("cannot begin yet; will try again", "error", err)
+		}
+		if !pause(ctx, firstRetry) {
+			return false
+		}
+	}
+}
+
+// wait waits for something to do, and tells whether ctx goes on.
+func (l *loop) wait(ctx context.Context, tick, again <-chan time.Time, live []publication.Node) bool {
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-again:
+			return true
+		case <-l.changed:
+			if !pause(ctx, quiet) {
+				return false
+			}
+			select {
+			case <-l.changed:
+			default:
+			}
+			return true
+		case <-tick:
+			l.forget(ctx)
+			if !slices.Equal(names(live), names(l.nodes.live())) {
+				return true
+			}
+		}
+	}
+}
+
+// pause waits, and tells whether ctx goes on.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// forget deletes the Leases of nodes that are gone for good.
+func (l *loop) forget(ctx context.Context) {
+	for _, o := range l.nodes.dead() {
+		err := l.client.Delete(ctx, o, client.Preconditions{UID: &o.UID, ResourceVersion: &o.ResourceVersion})
+		if client.IgnoreNotFound(err) != nil {
+			l.log.Warn("cannot delete the Lease of a node that is gone", "lease", o.Name, "error", err)
+		}
+	}
+}
+
+// step does everything once. again is when to come back, 0 for when something
+// changes.
+func (l *loop) step(ctx context.Context, live []publication.Node) (again time.Duration, err error) {
+	r, objects := l.list()
+	unread, secretsErr := l.secrets.refresh(ctx, referredSecrets(&r), l.watch.store(secretKind))
+	r.Secrets = append(l.secrets.all(), l.lastGood(unread)...)
+
+	began := time.Now()
+	published, refused := l.publisher.state()
+	o := translate.Options{ControllerName: ControllerName, Now: began.Truncate(time.Second), Previous: l.previous, ByNode: true,
+		Reports: report(live, published, refused, l.parts), NodeAddresses: addresses(live), BundleVersion: l.watch.bundleVersion()}
+	snapshot, statuses := translate.Translate(r, o)
+	l.previous, l.parts = snapshot, snapshot.Parts()
+	l.metrics.translations.Observe(time.Since(began).Seconds())
+
+	publishErr := l.publisher.publish(ctx, l.parts, l.watch.store(secretKind))
+	now, refusedNow := l.publisher.state()
+	if !maps.Equal(refused, refusedNow) {
+		token(l.changed) // the statuses have to say so
+	}
+	again = l.statuses.write(ctx, objects, statuses)
+	l.metrics.published.Set(float64(len(now)))
+	l.metrics.nodes.Set(float64(len(live)))
+	l.tell(statuses)
+	l.log.Debug("reconciled", "gateways", len(r.Gateways), "published", len(now), "nodes", len(live), "seconds", time.Since(began).Seconds())
+	return again, errors.Join(secretsErr, publishErr)
+}
+
+// list gathers all objects as they are now.
+func (l *loop) list() (translate.Resources, map[translate.Key]client.Object) {
+	r := translate.Resources{}
+	withStatus := map[translate.Key]client.Object{}
+	for _, k := range l.watch.kinds {
+		if k.take == nil {
+			continue
+		}
+		var objects []client.Object
+		if store := l.watch.store(k.name); store != nil {
+			for _, o := range store.List() {
+				objects = append(objects, o.(client.Object))
+			}
+		}
+		l.metrics.objects.WithLabelValues(k.name).Set(float64(len(objects)))
+		if k.crd != "" {
+			l.statuses.refresh(k.name, objects)
+			for _, o := range objects {
+				withStatus[translate.Key{Kind: k.name, Namespace: o.GetNamespace(), Name: o.GetName()}] = o
+			}
+		}
+		k.take(&r, objects)
+	}
+	return r, withStatus
+}
+
+// lastGood are Secrets that exist and cannot be read, as they are served. That
+// the API server does not answer must not take a certificate away.
+func (l *loop) lastGood(unread []types.NamespacedName) (out []*corev1.Secret) {
+	for _, n := range unread {
+		i, ok := slices.BinarySearchFunc(l.previous.Certificates, n.String(), func(c config.Certificate, name string) int {
+			return cmp.Compare(c.Name, name)
+		})
+		if ok {
+			c := &l.previous.Certificates[i]
+			out = append(out, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: n.Namespace, Name: n.Name},
+				Data: map[string][]byte{corev1.TLSCertKey: c.Chain, corev1.TLSPrivateKeyKey: c.Key}})
+		}
+	}
+	return out
+}
+
+// tell logs the problems that are new, and those that are gone.
+func (l *loop) tell(statuses []translate.Status) {
+	now := map[string]bool{}
+	for i := range statuses {
+		s := &statuses[i]
+		for _, p := range s.Problems() {
+			now[p] = true
+		}
+		for _, w := range s.Warnings {
+			now[s.Key().String()+": "+w] = true
+		}
+	}
+	for p := range now {
+		if !l.problems[p] {
+			l.log.Debug("problem", "problem", p)
+		}
+	}
+	for p := range l.problems {
+		if !now[p] {
+			l.log.Debug("problem is gone", "problem", p)
+		}
+	}
+	l.problems = now
+	l.metrics.problems.Set(float64(len(now)))
+}

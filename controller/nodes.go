@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+
+	"github.com/sluice-gateway/sluice/agent/config"
+	"github.com/sluice-gateway/sluice/controller/publication"
+)
+
+// nodes knows which nodes live and what they say.
+//
+// Time is counted while the watch works: the leader's own Lease changes every
+// two seconds and comes by the same watch. So when the API server, or the way
+// to it, was away, nobody died of that.
+type nodes struct {
+	log *slog.Logger
+	now func() time.Time
+
+	mu     sync.Mutex
+	last   time.Time     // of the last change of any Lease
+	clock  time.Duration // time that passed while Leases changed
+	byName map[string]*nodeLease
+}
+
+const (
+	// heartbeat is the most by which the clock moves at once: how often the
+	// leader renews its Lease.
+	heartbeat = 2 * time.Second
+	// grace is what a change of a Lease may take to arrive.
+	grace = 5 * time.Second
+	// forgotten is when the Lease of a node that does not live is deleted.
+	forgotten = time.Hour
+)
+
+// nodeLease is a Lease of a node.
+type nodeLease struct {
+	lease   *coordinationv1.Lease
+	changed time.Duration // on the clock
+	node    publication.Node
+}
+
+// observe takes note of a Lease that changed, or that is gone. It tells whether
+// the node says anything new.
+func (n *nodes) observe(l *coordinationv1.Lease, gone bool) (news bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := n.now()
+	if !n.last.IsZero() {
+		n.clock += min(now.Sub(n.last), heartbeat)
+	}
+	n.last = now
+	if l.Labels[publication.ComponentLabel] != publication.NodeComponent {
+		return false
+	}
+	had := n.byName[l.Name]
+	if gone {
+		delete(n.byName, l.Name)
+		return had != nil
+	}
+	if n.byName == nil {
+		n.byName = map[string]*nodeLease{}
+	}
+	node, err := publication.DecodeNode(l)
+	if err != nil {
+		n.log.Warn("node is not counted", "error", err)
+		delete(n.byName, l.Name)
+		return had != nil
+	}
+	n.byName[l.Name] = &nodeLease{lease: l, changed: n.clock, node: node}
+	return had == nil || !sameReport(&had.node, &node) || !n.lives(had)
+}
+
+func sameReport(a, b *publication.Node) bool {
+	return a.Holder == b.Holder && a.Serves == b.Serves && a.Draining == b.Draining && a.Version == b.Version &&
+		maps.Equal(a.Failures, b.Failures) && maps.Equal(a.Stale, b.Stale) && slices.Equal(a.Addresses, b.Addresses)
+}
+
+func (n *nodes) lives(l *nodeLease) bool { return n.clock-l.changed <= l.node.Lasts+grace }
+
+// live returns the nodes that live, by name.
+func (n *nodes) live() []publication.Node {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []publication.Node
+	for _, l := range n.byName {
+		if n.lives(l) {
+			out = append(out, l.node)
+		}
+	}
+	slices.SortFunc(out, func(a, b publication.Node) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
+// dead returns the Leases of nodes that have not lived for long.
+func (n *nodes) dead() []*coordinationv1.Lease {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []*coordinationv1.Lease
+	for _, l := range n.byName {
+		if n.clock-l.changed > forgotten {
+			out = append(out, l.lease)
+		}
+	}
+	return out
+}
+
+// names of the nodes, for comparison.
+func names(live []publication.Node) []string {
+	var out []string
+	for _, n := range live {
+		out = append(out, n.Name)
+	}
+	return out
+}
+
+// addresses by which the nodes are reached, without repetition. An agent that
+// ends makes room for the next one, so its node's count until its Lease ends.
+func addresses(live []publication.Node) []netip.Addr {
+	var out []netip.Addr
+	for _, n := range live {
+		out = append(out, n.Addresses...)
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
+}
+
+// report sums up what live nodes say of what is published, as one node: a part
+// is served when all nodes serve it, a listener fails when it fails on one. It
+// returns nothing when there is no node. unpublished are the Gateways whose
+// part could not be published, with the reason; wanted are their parts.
+func report(live []publication.Node, published map[string]*published, unpublished map[string]string, wanted map[string]*config.Snapshot) []config.Report {
+	live = slices.DeleteFunc(slices.Clone(live), func(n publication.Node) bool { return n.Draining })
+	if len(live) == 0 {
+		return nil
+	}
+	serves := live[0].Serves
+	stale := map[string]bool{}
+	failures := map[string]map[string][]string{} // nodes by listener and reason
+	for _, n := range live {
+		serves = min(serves, n.Serves)
+		for gateway := range n.Stale {
+			stale[gateway] = true
+		}
+		for listener, why := range n.Failures {
+			if failures[listener] == nil {
+				failures[listener] = map[string][]string{}
+			}
+			failures[listener][why] = append(failures[listener][why], n.Name)
+		}
+	}
+	r := config.Report{Parts: map[string]string{}, Listeners: map[string]string{}}
+	for gateway, p := range published {
+		r.Parts[gateway] = ""
+		if p.version <= serves && !stale[gateway] {
+			r.Parts[gateway] = p.hash
+		}
+		for _, l := range p.listeners {
+			r.Listeners[l] = failureText(failures[l], len(live))
+		}
+	}
+	for gateway, why := range unpublished {
+		if part := wanted[gateway]; part != nil {
+			for i := range part.Listeners {
+				r.Listeners[part.Listeners[i].Name] = why
+			}
+		}
+	}
+	return []config.Report{r}
+}
+
+// failureText says why a listener fails, and where.
+func failureText(nodesByReason map[string][]string, all int) string {
+	var out []string
+	for _, why := range slices.Sorted(maps.Keys(nodesByReason)) {
+		on := nodesByReason[why]
+		const most = 3
+		switch {
+		case len(on) == all:
+			out = append(out, why)
+		case len(on) > most:
+			out = append(out, fmt.Sprintf("%s (on %s and %d more of %d nodes)", why, strings.Join(on[:most], ", "), len(on)-most, all))
+		default:
+			out = append(out, fmt.Sprintf("%s (on %s of %d nodes)", why, strings.Join(on, ", "), all))
+		}
+	}
+	return strings.Join(out, "; ")
+}
