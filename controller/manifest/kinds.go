@@ -85,7 +85,7 @@ var kinds = map[groupKind]kind{
 		})},
 	{gwv1.GroupName, "ReferenceGrant"}: {versions: []string{"v1", "v1beta1"}, namespaced: true, read: reader(checkReferenceGrant,
 		func(r *translate.Resources, o *gwv1.ReferenceGrant) { r.ReferenceGrants = append(r.ReferenceGrants, o) })},
-	{gwv1.GroupName, "BackendTLSPolicy"}: {versions: []string{"v1", "v1alpha3"}, namespaced: true, read: reader(nil,
+	{gwv1.GroupName, "BackendTLSPolicy"}: {versions: []string{"v1", "v1alpha3"}, namespaced: true, read: reader(checkBackendTLSPolicy,
 		func(r *translate.Resources, o *gwv1.BackendTLSPolicy) {
 			o.Status = gwv1.PolicyStatus{}
 			r.BackendTLSPolicies = append(r.BackendTLSPolicies, o)
@@ -94,6 +94,8 @@ var kinds = map[groupKind]kind{
 		func(r *translate.Resources, o *corev1.Namespace) { r.Namespaces = append(r.Namespaces, o) })},
 	{"", "Secret"}: {versions: []string{"v1"}, namespaced: true, read: reader(checkSecret,
 		func(r *translate.Resources, o *corev1.Secret) { r.Secrets = append(r.Secrets, o) })},
+	{"", "ConfigMap"}: {versions: []string{"v1"}, namespaced: true, read: reader(nil,
+		func(r *translate.Resources, o *corev1.ConfigMap) { r.ConfigMaps = append(r.ConfigMaps, o) })},
 	{"", "Service"}: {versions: []string{"v1"}, namespaced: true, read: reader(checkService,
 		func(r *translate.Resources, o *corev1.Service) { r.Services = append(r.Services, o) })},
 	{discoveryv1.GroupName, "EndpointSlice"}: {versions: []string{"v1"}, namespaced: true, read: reader(checkEndpointSlice,
@@ -133,7 +135,7 @@ func reader[T any, P interface {
 
 // coreKinds are the kinds of group "" that are passed over. The list tells a
 // kind without a part here from a slip of the pen.
-var coreKinds = []string{"Binding", "ComponentStatus", "ConfigMap", "Event", "LimitRange", "Node", "PersistentVolume",
+var coreKinds = []string{"Binding", "ComponentStatus", "Event", "LimitRange", "Node", "PersistentVolume",
 	"PersistentVolumeClaim", "Pod", "PodTemplate", "ReplicationController", "ResourceQuota", "ServiceAccount"}
 
 // unknown says why a kind that is not read cannot be passed over; "" when it

@@ -4,8 +4,8 @@
 // API server does: it finds unknown fields, applies the defaults and checks the
 // rules of the Gateway API's schemas.
 //
-// Kinds that have no part in what Sluice serves (Deployment, ServiceAccount,
-// ConfigMap, …) are passed over, so the files of a cluster work as they are.
+// Kinds that have no part in what Sluice serves (Deployment, ServiceAccount, …)
+// are passed over, so the files of a cluster work as they are.
 package manifest
 
 import (

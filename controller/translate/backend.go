@@ -22,6 +22,8 @@ type backend struct {
 	protocol verdict
 	// warning says why it has no endpoints.
 	warning string
+	// clear says what is wrong with it for those whose bytes are in the clear.
+	clear string
 }
 
 // resolveL4 resolves the backends of a TCPRoute or TLSRoute.
@@ -67,6 +69,7 @@ func (t *translator) resolve(r *route, ref gwv1.BackendObjectReference) (string,
 	if !t.permitted(use) {
 		return "", verdict{string(gwv1.RouteReasonRefNotPermitted), use.forbidden()}
 	}
+	r.targets = append(r.targets, to)
 	service := t.services[to]
 	if service == nil {
 		return "", verdict{string(gwv1.RouteReasonBackendNotFound), fmt.Sprintf("Service %s does not exist", to)}
@@ -88,10 +91,6 @@ func (t *translator) resolve(r *route, ref gwv1.BackendObjectReference) (string,
 		return "", verdict{string(gwv1.RouteReasonUnsupportedProtocol), fmt.Sprintf(
 			"Service %s has type ExternalName, which would lead past ReferenceGrants; use a Service with an EndpointSlice of addressType FQDN", to)}
 	}
-	r.targets = append(r.targets, to)
-	if v := t.backendTLS(r, to, port); !v.ok() {
-		return "", v
-	}
 	key := fmt.Sprintf("%s:%d", to, *ref.Port)
 	b := t.backends[key]
 	if b == nil {
@@ -102,6 +101,9 @@ func (t *translator) resolve(r *route, ref gwv1.BackendObjectReference) (string,
 		return "", b.protocol
 	}
 	r.warn(b.warning)
+	if r.inTheClear() {
+		r.warn(b.clear)
+	}
 	return key, verdict{}
 }
 
@@ -131,14 +133,30 @@ func portsText(s *corev1.Service) string {
 // newBackend gathers the endpoints of a Service port.
 func (t *translator) newBackend(key string, s *corev1.Service, port *corev1.ServicePort) *backend {
 	b := &backend{config: config.Backend{Name: key}}
+	policy := t.policyOf(nameOf(s), port)
+	if policy != nil {
+		b.config.TLS = &policy.tls
+		if policy.tls.Refused != "" {
+			b.clear = fmt.Sprintf("%s; nothing is sent to port %d of Service %s", policy.tls.Refused, port.Port, nameOf(s))
+		}
+	}
 	switch p := value(port.AppProtocol, ""); p {
+	case "https", "HTTPS":
+		if policy == nil {
+			b.clear = fmt.Sprintf("port %d of Service %s has appProtocol %s and gets plain text; add a BackendTLSPolicy to speak TLS with it",
+				port.Port, nameOf(s), p)
+		}
 	case "kubernetes.io/h2c":
 		b.config.Protocol = "h2c"
 	case "kubernetes.io/ws":
 		b.config.Protocol = "ws"
 	case "kubernetes.io/wss":
-		b.protocol = verdict{string(gwv1.RouteReasonUnsupportedProtocol), fmt.Sprintf(
-			"port %d of Service %s has appProtocol %s, which needs TLS to the backend; this version does not do that", port.Port, nameOf(s), p)}
+		b.config.Protocol = "ws"
+		if policy == nil {
+			b.protocol = verdict{string(gwv1.RouteReasonUnsupportedProtocol), fmt.Sprintf(
+				"port %d of Service %s has appProtocol %s, which needs TLS to the backend; add a BackendTLSPolicy that says how to verify it",
+				port.Port, nameOf(s), p)}
+		}
 	}
 	if s.Spec.Type == corev1.ServiceTypeExternalName {
 		host := strings.ToLower(strings.TrimSuffix(s.Spec.ExternalName, "."))

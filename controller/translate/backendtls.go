@@ -4,99 +4,181 @@ package translate
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/sluice-gateway/sluice/agent/config"
 )
 
-// backendTLS refuses a backend that must be spoken to with TLS, which this
-// version does not do: sending plain text there would be worse than nothing.
-// Passthrough carries the client's TLS and is not concerned.
-func (t *translator) backendTLS(r *route, service name, port *corev1.ServicePort) verdict {
-	for _, p := range t.policies[service] {
-		concerned := slices.ContainsFunc(p.Spec.TargetRefs, func(ref gwv1.LocalPolicyTargetReferenceWithSectionName) bool {
-			return ref.Group == "" && ref.Kind == "Service" && string(ref.Name) == service.name &&
-				(ref.SectionName == nil || string(*ref.SectionName) == port.Name)
-		})
-		if concerned && !r.passthroughOnly() {
-			return verdict{string(gwv1.RouteReasonUnsupportedProtocol), fmt.Sprintf(
-				"BackendTLSPolicy %q wants TLS to Service %s, which this version does not do; "+
-					"delete the policy to send plain text, or use a listener with tls.mode Passthrough", p.Name, service)}
-		}
-	}
-	return verdict{}
+// policy is a BackendTLSPolicy on its way to a status. It holds for HTTPRoutes,
+// and for TLSRoutes and TCPRoutes wherever the gateway has the bytes in the
+// clear: on listeners that terminate TLS, and on those with protocol TCP.
+type policy struct {
+	object *gwv1.BackendTLSPolicy
+	tls    config.BackendTLS
+	// invalid is why nothing may be sent to its targets, accepted everything
+	// else that keeps it from holding.
+	invalid  []verdict
+	accepted []verdict
+	refs     []verdict
+	warnings []string
 }
 
-// passthroughOnly tells whether the route carries nothing but TLS of clients.
-func (r *route) passthroughOnly() bool {
+func (p *policy) String() string { return "BackendTLSPolicy " + nameOf(p.object).String() }
+
+// readPolicies reads the BackendTLSPolicies, oldest first, and settles which of
+// them hold for a Service.
+func (t *translator) readPolicies() {
+	for _, o := range byAge(t.in.BackendTLSPolicies) {
+		p := &policy{object: o}
+		t.readValidation(p)
+		for i, ref := range o.Spec.TargetRefs {
+			t.readTarget(p, &o.Spec.TargetRefs[i])
+			of := name{o.Namespace, string(ref.Name)}
+			if ref.Group == "" && ref.Kind == "Service" && !slices.Contains(t.policies[of], p) {
+				t.policies[of] = append(t.policies[of], p)
+			}
+		}
+		t.policyList = append(t.policyList, p)
+	}
+}
+
+// readTarget says what keeps a policy from a target: that it does not exist, or
+// an older policy for the same.
+func (t *translator) readTarget(p *policy, ref *gwv1.LocalPolicyTargetReferenceWithSectionName) {
+	if ref.Group != "" || ref.Kind != "Service" {
+		p.accepted = append(p.accepted, verdict{string(gwv1.PolicyReasonTargetNotFound), fmt.Sprintf(
+			"targetRef %q has kind %s of group %q; only Service of group \"\" is supported", ref.Name, ref.Kind, ref.Group)})
+		return
+	}
+	of := name{p.object.Namespace, string(ref.Name)}
+	service, section := t.services[of], value(ref.SectionName, "")
+	switch {
+	case service == nil:
+		p.accepted = append(p.accepted, verdict{string(gwv1.PolicyReasonTargetNotFound), fmt.Sprintf("Service %s does not exist", of)})
+	case section != "" && !slices.ContainsFunc(service.Spec.Ports, func(s corev1.ServicePort) bool { return s.Name == string(section) }):
+		p.accepted = append(p.accepted, verdict{string(gwv1.PolicyReasonTargetNotFound), fmt.Sprintf(
+			"Service %s has no port with name %q; %s", of, section, portNamesText(service))})
+	}
+	i := slices.IndexFunc(t.policies[of], func(o *policy) bool { return o != p && o.names(of, section) })
+	if i >= 0 {
+		p.accepted = append(p.accepted, verdict{string(gwv1.PolicyReasonConflicted), fmt.Sprintf(
+			"%s comes first (the older one, else by namespace and name) and holds for %s; delete one of the two, or give them different sectionNames",
+			t.policies[of][i], targetText(of, section))})
+	}
+}
+
+// names tells whether the policy has this very target.
+func (p *policy) names(service name, section gwv1.SectionName) bool {
+	return slices.ContainsFunc(p.object.Spec.TargetRefs, func(ref gwv1.LocalPolicyTargetReferenceWithSectionName) bool {
+		return ref.Group == "" && ref.Kind == "Service" && string(ref.Name) == service.name && value(ref.SectionName, "") == section
+	})
+}
+
+func targetText(service name, section gwv1.SectionName) string {
+	if section == "" {
+		return "Service " + service.String()
+	}
+	return fmt.Sprintf("port %q of Service %s", section, service)
+}
+
+func portNamesText(s *corev1.Service) string {
+	var all []string
+	for _, p := range s.Spec.Ports {
+		if p.Name != "" {
+			all = append(all, fmt.Sprintf("%q", p.Name))
+		}
+	}
+	if len(all) == 0 {
+		return "its ports have no names; remove sectionName"
+	}
+	return "it has " + strings.Join(all, ", ")
+}
+
+// policyOf returns the policy that holds for a port of a Service, nil for none:
+// one with the name of the port before one for all ports, then the older one.
+func (t *translator) policyOf(service name, port *corev1.ServicePort) *policy {
+	for _, section := range []gwv1.SectionName{gwv1.SectionName(port.Name), ""} {
+		for _, p := range t.policies[service] {
+			if p.names(service, section) {
+				return p
+			}
+		}
+	}
+	return nil
+}
+
+// readValidation reads whom a policy trusts. Where that cannot be told nobody
+// is: to send plain text, or to skip the verification, would be worse.
+func (t *translator) readValidation(p *policy) {
+	v := &p.object.Spec.Validation
+	p.tls.Hostname = string(v.Hostname)
+	for _, n := range v.SubjectAltNames {
+		switch n.Type {
+		case gwv1.HostnameSubjectAltNameType:
+			p.tls.SubjectAltNames = append(p.tls.SubjectAltNames, config.SubjectAltName{Hostname: strings.ToLower(string(n.Hostname))})
+		case gwv1.URISubjectAltNameType:
+			p.tls.SubjectAltNames = append(p.tls.SubjectAltNames, config.SubjectAltName{URI: string(n.URI)})
+		default:
+			p.refuse(gwv1.PolicyReasonInvalid, "subjectAltNames: type %s is not supported; use Hostname or URI", n.Type)
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(p.object.Spec.Options)) {
+		p.refuse(gwv1.PolicyReasonInvalid, "options: %s is unknown; there are none, remove it", k)
+	}
+	if len(v.CACertificateRefs) == 0 {
+		switch well := value(v.WellKnownCACertificates, ""); well {
+		case gwv1.WellKnownCACertificatesSystem:
+			p.tls.System = true
+		default:
+			p.refuse(gwv1.PolicyReasonInvalid, "wellKnownCACertificates %q is not supported; use System, or caCertificateRefs", well)
+		}
+	}
+	for _, ref := range v.CACertificateRefs {
+		t.addAuthority(p, ref)
+	}
+	if len(v.CACertificateRefs) > 0 && len(p.tls.Authorities) == 0 {
+		p.refuse(gwv1.BackendTLSPolicyReasonNoValidCACertificate, "there is no CA certificate to verify the backend by, see ResolvedRefs")
+	}
+	if len(p.invalid) > 0 {
+		p.tls = config.BackendTLS{Refused: fmt.Sprintf("%s is not valid, see its status", p)}
+	}
+}
+
+func (p *policy) refuse(reason gwv1.PolicyConditionReason, format string, args ...any) {
+	p.invalid = append(p.invalid, verdict{string(reason), fmt.Sprintf(format, args...)})
+}
+
+func (t *translator) addAuthority(p *policy, ref gwv1.LocalObjectReference) {
+	if ref.Group != "" || ref.Kind != "ConfigMap" {
+		p.refs = append(p.refs, verdict{string(gwv1.BackendTLSPolicyReasonInvalidKind), fmt.Sprintf(
+			"caCertificateRef %q has kind %s of group %q; only ConfigMap of group \"\" is supported", ref.Name, ref.Kind, ref.Group)})
+		return
+	}
+	a := t.authority(name{p.object.Namespace, string(ref.Name)})
+	if a.problem != "" {
+		p.refs = append(p.refs, verdict{string(gwv1.BackendTLSPolicyReasonInvalidCACertificateRef), a.problem})
+		return
+	}
+	p.warnings = append(p.warnings, a.warnings...)
+	if !slices.Contains(p.tls.Authorities, a.config.Name) {
+		p.tls.Authorities = append(p.tls.Authorities, a.config.Name)
+	}
+}
+
+// inTheClear tells whether the gateway has the route's bytes in the clear
+// anywhere: with passthrough the client speaks TLS with the backend.
+func (r *route) inTheClear() bool {
 	for _, p := range r.parents {
 		for _, a := range p.attached {
 			if !a.listener.passthrough {
-				return false
+				return true
 			}
 		}
 	}
-	return true
-}
-
-// policyStatuses tells BackendTLSPolicies that they are not honored, for each
-// Gateway whose routes they concern.
-func (t *translator) policyStatuses() []Status {
-	var out []Status
-	for _, p := range t.in.BackendTLSPolicies {
-		had := p.Status
-		if s := t.stored[Key{"BackendTLSPolicy", p.Namespace, p.Name}]; s != nil && s.Policy != nil {
-			had = *s.Policy
-		}
-		status := &gwv1.PolicyStatus{Ancestors: []gwv1.PolicyAncestorStatus{}}
-		ours := 0
-		for _, h := range had.Ancestors {
-			if string(h.ControllerName) != t.ControllerName {
-				status.Ancestors = append(status.Ancestors, h)
-			} else {
-				ours++
-			}
-		}
-		v := verdict{string(gwv1.PolicyReasonInvalid),
-			"TLS to backends is not supported by this version; connections that need it are reset rather than sent in plain text"}
-		ancestors := t.ancestors(p)
-		if len(ancestors) == 0 && ours == 0 {
-			continue
-		}
-		for _, g := range ancestors {
-			group, kind, namespace := gwv1.Group(gwv1.GroupName), gwv1.Kind("Gateway"), gwv1.Namespace(g.namespace)
-			a := gwv1.PolicyAncestorStatus{ControllerName: gwv1.GatewayController(t.ControllerName),
-				AncestorRef: gwv1.ParentReference{Group: &group, Kind: &kind, Namespace: &namespace, Name: gwv1.ObjectName(g.name.name)}}
-			for _, h := range had.Ancestors {
-				if h.ControllerName == a.ControllerName && sameParent(h.AncestorRef, a.AncestorRef) {
-					a.Conditions = h.Conditions
-				}
-			}
-			a.Conditions = t.merge(a.Conditions, p.Generation, []string{"Accepted"}, []condition{v.is("Accepted", "", "")})
-			status.Ancestors = append(status.Ancestors, a)
-		}
-		out = append(out, Status{Kind: "BackendTLSPolicy", Namespace: p.Namespace, Name: p.Name, Generation: p.Generation, Policy: status})
-	}
-	return out
-}
-
-// ancestors returns the Gateways whose routes refer to a target of the policy.
-func (t *translator) ancestors(p *gwv1.BackendTLSPolicy) []*gateway {
-	var out []*gateway
-	for _, r := range t.routes {
-		if !slices.ContainsFunc(r.targets, func(n name) bool { return slices.Contains(t.policies[n], p) }) {
-			continue
-		}
-		for _, parent := range r.parents {
-			for _, a := range parent.attached {
-				if !slices.Contains(out, a.listener.gateway) {
-					out = append(out, a.listener.gateway)
-				}
-			}
-		}
-	}
-	slices.SortFunc(out, func(a, b *gateway) int { return strings.Compare(a.name.String(), b.name.String()) })
-	return out
+	return false
 }

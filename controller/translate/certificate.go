@@ -21,15 +21,16 @@ type certificate struct {
 	names []string
 	// problem is why the Secret as it stands is no good.
 	problem string
-	// warnings are about what is served.
-	warnings []string
-	usable   bool
+	// expiry and warnings are about what is served.
+	expiry, warnings []string
+	usable           bool
 }
 
 // resolveCertificates finds the certificates of all listeners that terminate
 // TLS. One that cannot be had takes away nothing but itself.
 func (t *translator) resolveCertificates() {
 	for _, g := range t.gateways {
+		t.readClientCertificate(g)
 		for _, l := range g.listeners {
 			if !l.encrypted() || l.passthrough {
 				continue
@@ -46,45 +47,49 @@ func (t *translator) resolveCertificates() {
 	}
 }
 
-func (t *translator) addCertificate(l *listener, ref gwv1.SecretObjectReference) {
-	refuse := func(reason gwv1.ListenerConditionReason, format string, args ...any) {
-		l.refs = append(l.refs, verdict{string(reason), fmt.Sprintf(format, args...)})
-	}
+// certificateOf finds the certificate that an object refers to in a field;
+// invalid is the reason for a reference that leads to none. With a verdict
+// there may still be the last good one. Without any there is a verdict.
+func (t *translator) certificateOf(from Key, ref gwv1.SecretObjectReference, field, invalid string) (*certificate, verdict) {
+	refuse := func(format string, args ...any) verdict { return verdict{invalid, fmt.Sprintf(format, args...)} }
 	group, kind := value(ref.Group, ""), value(ref.Kind, "Secret")
 	if group != "" || kind != "Secret" {
-		refuse(gwv1.ListenerReasonInvalidCertificateRef,
-			"certificateRef %q has kind %s of group %q; only Secret of group \"\" is supported", ref.Name, kind, group)
-		return
+		return nil, refuse("%s %q has kind %s of group %q; only Secret of group \"\" is supported", field, ref.Name, kind, group)
 	}
-	from := l.parent()
 	at := name{string(value(ref.Namespace, gwv1.Namespace(from.Namespace))), string(ref.Name)}
 	use := reference{fromKind: from.Kind, fromNamespace: from.Namespace, toKind: "Secret", to: at}
 	if !t.permitted(use) {
-		refuse(gwv1.ListenerReasonRefNotPermitted, "%s", use.forbidden())
-		return
+		return nil, verdict{string(gwv1.ListenerReasonRefNotPermitted), use.forbidden()}
 	}
 	secret := t.secrets[at]
 	if secret == nil {
-		refuse(gwv1.ListenerReasonInvalidCertificateRef, "Secret %s does not exist", at)
-		return
+		return nil, refuse("Secret %s does not exist", at)
 	}
 	c := t.certificates[at]
 	if c == nil {
 		c = t.readCertificate(at, secret)
 		t.certificates[at] = c
 	}
-	if c.problem != "" {
-		text := fmt.Sprintf("Secret %s: %s", at, c.problem)
-		if c.usable {
-			text += "; its last good certificate is still served"
-		}
-		refuse(gwv1.ListenerReasonInvalidCertificateRef, "%s", text)
+	switch {
+	case c.problem == "":
+		return c, verdict{}
+	case c.usable:
+		return c, refuse("Secret %s: %s; its last good certificate is still served", at, c.problem)
 	}
-	if !c.usable || slices.Contains(l.certificates, c) {
+	return nil, refuse("Secret %s: %s", at, c.problem)
+}
+
+func (t *translator) addCertificate(l *listener, ref gwv1.SecretObjectReference) {
+	c, v := t.certificateOf(l.parent(), ref, "certificateRef", string(gwv1.ListenerReasonInvalidCertificateRef))
+	if !v.ok() {
+		l.refs = append(l.refs, v)
+	}
+	if c == nil || slices.Contains(l.certificates, c) {
 		return
 	}
+	at := c.config.Name
 	l.certificates = append(l.certificates, c)
-	for _, w := range c.warnings {
+	for _, w := range append(slices.Clone(c.expiry), c.warnings...) {
 		l.warnings = append(l.warnings, fmt.Sprintf("Secret %s: %s", at, w))
 	}
 	if l.hostname != "" && len(c.names) > 0 && !slices.ContainsFunc(c.names, func(n string) bool { return covers(n, l.hostname) }) {
@@ -119,6 +124,6 @@ func (t *translator) readCertificate(at name, s *corev1.Secret) *certificate {
 	c.usable = true
 	c.config = config.Certificate{Name: at.String(), Chain: pair.Chain, Key: pair.Key}
 	c.names = pair.Names
-	c.warnings = pair.Warnings(t.Now)
+	c.expiry, c.warnings = pair.Expiry(t.Now), pair.Warnings()
 	return c
 }

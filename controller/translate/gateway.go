@@ -25,7 +25,11 @@ type gateway struct {
 	// accepted and programmed are what is wrong with the Gateway itself.
 	accepted, programmed verdict
 	// notes are added to the message of Accepted.
-	notes     []string
+	notes []string
+	// client is the certificate for backends, nil for none, and refs the
+	// ResolvedRefs condition where there is a reference to one.
+	client    *certificate
+	refs      []condition
 	params    *parameters  // of its class, nil for none
 	static    []netip.Addr // of spec.addresses
 	wants     bool         // an address that it does not name
@@ -100,9 +104,6 @@ func (g *gateway) readSpec() {
 			i.ParametersRef.Kind, i.ParametersRef.Name)})
 	}
 	g.accepted = first(accepted)
-	if spec.TLS != nil && spec.TLS.Backend != nil {
-		g.notes = append(g.notes, "spec.tls.backend is not honored by this version: no backend is given a client certificate")
-	}
 	if a := spec.AllowedListeners; a != nil && a.Namespaces != nil && value(a.Namespaces.From, "") == gwv1.NamespacesFromSelector {
 		if _, err := metav1.LabelSelectorAsSelector(a.Namespaces.Selector); err != nil {
 			g.notes = append(g.notes, fmt.Sprintf("no ListenerSet attaches: spec.allowedListeners.namespaces.selector: %s", err))
@@ -111,21 +112,6 @@ func (g *gateway) readSpec() {
 	if spec.DefaultScope == gwv1.GatewayDefaultScopeAll {
 		g.notes = append(g.notes, "spec.defaultScope is not honored: routes attach by parentRefs only")
 	}
-}
-
-// clientValidation returns the frontend validation that holds for a port, nil
-// for none: an entry of perPort replaces the default.
-func (g *gateway) clientValidation(port gwv1.PortNumber) *gwv1.FrontendTLSValidation {
-	if g.object.Spec.TLS == nil || g.object.Spec.TLS.Frontend == nil {
-		return nil
-	}
-	f := g.object.Spec.TLS.Frontend
-	for _, p := range f.PerPort {
-		if p.Port == port {
-			return p.TLS.Validation
-		}
-	}
-	return f.Default.Validation
 }
 
 // acceptance is the Accepted condition. It is True while at least one listener
@@ -175,6 +161,10 @@ func (t *translator) gatewayStatuses(s snapshotState) []Status {
 			status.Listeners = append(status.Listeners, t.listenerStatus(l, had.Listeners, s))
 			warnings = append(warnings, l.warnings...)
 		}
+		insecure := g.insecureFallback()
+		if insecure.typ != "" {
+			warnings = append(warnings, insecure.message)
+		}
 		slices.Sort(warnings)
 		accepted, programmed := g.acceptance(), t.gatewayProgrammed(g, had, s)
 		switch {
@@ -184,7 +174,12 @@ func (t *translator) gatewayStatuses(s snapshotState) []Status {
 			g.pooled(), g.balanced(): // a mistake does not give them away
 			status.Addresses = t.statusAddresses(g)
 		}
-		status.Conditions = t.merge(had.Conditions, g.object.Generation, []string{"Accepted", "Programmed"}, []condition{accepted, programmed})
+		want := append([]condition{accepted, programmed}, g.refs...)
+		if insecure.typ != "" {
+			want = append(want, insecure)
+		}
+		status.Conditions = t.merge(had.Conditions, g.object.Generation,
+			[]string{"Accepted", "Programmed", "ResolvedRefs", string(gwv1.GatewayConditionInsecureFrontendValidationMode)}, want)
 		out = append(out, Status{Kind: "Gateway", Namespace: g.namespace, Name: g.name.name,
 			Generation: g.object.Generation, Gateway: status, Warnings: slices.Compact(warnings), Infrastructure: t.infrastructure(g)})
 	}

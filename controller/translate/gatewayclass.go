@@ -23,8 +23,13 @@ const gatewayAPI = "v1.6"
 // supported are the features of the Gateway API that Sluice has
 // (sigs.k8s.io/gateway-api/pkg/features), sorted.
 var supported = []gwv1.FeatureName{
+	"BackendTLSPolicy",
+	"BackendTLSPolicySANValidation",
 	"Gateway",
 	"GatewayAddressEmpty",
+	"GatewayBackendClientCertificate",
+	"GatewayFrontendClientCertificateValidation",
+	"GatewayFrontendClientCertificateValidationInsecureFallback",
 	"GatewayHTTPListenerIsolation",
 	"GatewayHTTPSListenerDetectMisdirectedRequests",
 	"GatewayPort8080",

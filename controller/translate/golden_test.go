@@ -312,6 +312,9 @@ func snapshotText(t *testing.T, s *config.Snapshot) []byte {
 	for i, c := range s.Certificates {
 		m["certificates"].([]any)[i].(map[string]any)["chain"] = subjects(t, c.Chain)
 	}
+	for i, a := range s.Authorities {
+		m["authorities"].([]any)[i].(map[string]any)["bundle"] = subjects(t, a.Bundle)
+	}
 	out, err := yaml.Marshal(m)
 	if err != nil {
 		t.Fatal(err)
@@ -363,6 +366,8 @@ func decodeStored(t testing.TB, data []byte, into *translate.Resources) {
 			decodeOne[corev1.Namespace](t, doc, &into.Namespaces)
 		case "Secret":
 			decodeOne[corev1.Secret](t, doc, &into.Secrets)
+		case "ConfigMap":
+			decodeOne[corev1.ConfigMap](t, doc, &into.ConfigMaps)
 		case "Service":
 			decodeOne[corev1.Service](t, doc, &into.Services)
 		case "EndpointSlice":

@@ -126,6 +126,7 @@ func (t *translator) readListener(g *gateway, set *listenerSet, spec *gwv1.Liste
 	l.readAllowedNamespaces()
 	if l.encrypted() {
 		l.readTLS()
+		t.validateClients(l)
 	}
 	return l
 }
@@ -283,12 +284,6 @@ func (l *listener) readTLS() {
 	}
 	if len(bad) > 0 {
 		l.accepted = verdict{string(gwv1.ListenerReasonUnsupportedValue), "tls.options: " + strings.Join(bad, "; ")}
-	}
-	// The standard's client validation holds for HTTPS listeners only (GEP-91).
-	if https && l.gateway.clientValidation(l.spec.Port) != nil {
-		l.accepted = verdict{string(gwv1.ListenerReasonUnsupportedValue),
-			"spec.tls.frontend asks to validate client certificates, which this version does not do; " +
-				"the listener is not served without it; remove the validation to serve every client"}
 	}
 }
 

@@ -42,7 +42,15 @@ func (t *translator) snapshot() *config.Snapshot {
 			if !l.served() {
 				continue
 			}
-			s.Listeners = append(s.Listeners, l.snapshotListener())
+			out := l.snapshotListener()
+			if t.showsCertificate(l) {
+				out.BackendCertificate = g.client.config.Name
+				certificates[out.BackendCertificate] = g.client.config
+			}
+			s.Listeners = append(s.Listeners, out)
+			if l.tls != nil && l.tls.ClientValidation != nil {
+				t.addAuthorities(s, l.tls.ClientValidation.Authorities)
+			}
 			for _, c := range l.certificates {
 				certificates[c.config.Name] = c.config
 			}
@@ -68,6 +76,9 @@ func (t *translator) snapshot() *config.Snapshot {
 	for n := range backends {
 		if n != "" {
 			s.Backends = append(s.Backends, t.backends[n].config)
+			if policy := t.backends[n].config.TLS; policy != nil {
+				t.addAuthorities(s, policy.Authorities)
+			}
 		}
 	}
 	for _, c := range certificates {
@@ -82,6 +93,17 @@ func (t *translator) snapshot() *config.Snapshot {
 	s.Addresses = t.heldAddresses(listening)
 	s.Sort()
 	return s
+}
+
+// addAuthorities adds those that are not there yet.
+func (t *translator) addAuthorities(s *config.Snapshot, names []string) {
+	for _, n := range names {
+		if slices.ContainsFunc(s.Authorities, func(a config.Authority) bool { return a.Name == n }) {
+			continue
+		}
+		namespace, configMap, _ := strings.Cut(n, "/")
+		s.Authorities = append(s.Authorities, t.authorities[name{namespace, configMap}].config)
+	}
 }
 
 // refusing are the listeners that are not served and whose names would fall to

@@ -34,6 +34,7 @@ type Resources struct {
 	BackendTLSPolicies []*gwv1.BackendTLSPolicy
 	Namespaces         []*corev1.Namespace
 	Secrets            []*corev1.Secret
+	ConfigMaps         []*corev1.ConfigMap
 	Services           []*corev1.Service
 	EndpointSlices     []*discoveryv1.EndpointSlice
 
@@ -83,6 +84,7 @@ func (r *Resources) MergeFunc(o Resources, take func(Key) bool) error {
 	merge(&m, "BackendTLSPolicy", &r.BackendTLSPolicies, o.BackendTLSPolicies)
 	merge(&m, "Namespace", &r.Namespaces, o.Namespaces)
 	merge(&m, "Secret", &r.Secrets, o.Secrets)
+	merge(&m, "ConfigMap", &r.ConfigMaps, o.ConfigMaps)
 	merge(&m, "Service", &r.Services, o.Services)
 	merge(&m, "EndpointSlice", &r.EndpointSlices, o.EndpointSlices)
 	r.Sources = m.sources

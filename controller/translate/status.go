@@ -67,6 +67,9 @@ func (s *Status) Problems() []string {
 				p.conditions("ancestor "+parentText(a.AncestorRef), a.Conditions)
 			}
 		}
+		if len(s.Policy.Ancestors) == 0 && len(s.Warnings) > 0 {
+			p.list = append(p.list, p.object+": "+strings.Join(s.Warnings, "; "))
+		}
 	}
 	return p.list
 }
@@ -87,6 +90,9 @@ func (p *problems) gateway(s *gwv1.GatewayStatus) {
 		if own && c.Status != metav1.ConditionTrue {
 			p.add("", c)
 			p.consequence = true
+		}
+		if c.Type == "ResolvedRefs" && c.Status != metav1.ConditionTrue {
+			p.add("", c)
 		}
 	}
 	for _, l := range s.Listeners {

@@ -20,7 +20,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/sluice-gateway/sluice/agent/config"
 	"github.com/sluice-gateway/sluice/controller/v1alpha1"
@@ -72,6 +71,7 @@ func Translate(r Resources, o Options) (*config.Snapshot, []Status) {
 	t.settleConflicts()
 	t.resolveCertificates()
 	t.findOverlaps()
+	t.readPolicies()
 	t.attachRoutes()
 	t.noteHTTPFirst()
 	s := t.snapshot()
@@ -96,7 +96,9 @@ type translator struct {
 	secrets    map[name]*corev1.Secret
 	services   map[name]*corev1.Service
 	slices     map[name][]*discoveryv1.EndpointSlice // by Service
-	policies   map[name][]*gwv1.BackendTLSPolicy     // by Service
+	configMaps map[name]*corev1.ConfigMap
+	policies   map[name][]*policy // by Service, oldest first
+	policyList []*policy          // all of them, oldest first
 	previous   map[string]config.Certificate
 	// previousAddresses are those of the listeners in Previous, by Gateway.
 	previousAddresses map[string][]netip.Addr
@@ -107,6 +109,7 @@ type translator struct {
 	setIndex     map[name]*listenerSet
 	routes       []*route
 	certificates map[name]*certificate
+	authorities  map[name]*authority
 	backends     map[string]*backend
 }
 
@@ -118,7 +121,9 @@ func newTranslator(r Resources, o Options) *translator {
 		secrets:           index(r.Secrets),
 		services:          index(r.Services),
 		slices:            map[name][]*discoveryv1.EndpointSlice{},
-		policies:          map[name][]*gwv1.BackendTLSPolicy{},
+		policies:          map[name][]*policy{},
+		configMaps:        index(r.ConfigMaps),
+		authorities:       map[name]*authority{},
 		previous:          map[string]config.Certificate{},
 		previousAddresses: map[string][]netip.Addr{},
 		stored:            map[Key]*Status{},
@@ -133,14 +138,6 @@ func newTranslator(r Resources, o Options) *translator {
 	for _, s := range byAge(r.EndpointSlices) {
 		of := name{s.Namespace, s.Labels[discoveryv1.LabelServiceName]}
 		t.slices[of] = append(t.slices[of], s)
-	}
-	for _, p := range byAge(r.BackendTLSPolicies) {
-		for _, ref := range p.Spec.TargetRefs {
-			if ref.Group == "" && ref.Kind == "Service" {
-				of := name{p.Namespace, string(ref.Name)}
-				t.policies[of] = append(t.policies[of], p)
-			}
-		}
 	}
 	if o.Previous != nil {
 		for _, c := range o.Previous.Certificates {

@@ -53,7 +53,7 @@ type Pair struct {
 // how to mend it; it never holds any of the key.
 //
 // A certificate that expired or is not valid yet is no error, see
-// [Pair.Warnings].
+// [Pair.Expiry].
 func Parse(chain, key []byte) (*Pair, error) {
 	chain, err := text("tls.crt", chain, maxChain)
 	if err != nil {
@@ -62,7 +62,7 @@ func Parse(chain, key []byte) (*Pair, error) {
 	if key, err = text("tls.key", key, maxKey); err != nil {
 		return nil, err
 	}
-	certificates, err := readCertificates(chain)
+	certificates, err := readCertificates("tls.crt", chain, maxCertificates, "only the leaf and its issuers")
 	if err != nil {
 		return nil, err
 	}
@@ -88,8 +88,8 @@ func Parse(chain, key []byte) (*Pair, error) {
 	return p, nil
 }
 
-// Warnings says what clients may object to at a moment.
-func (p *Pair) Warnings(now time.Time) []string {
+// Expiry says which certificates are not valid at a moment.
+func (p *Pair) Expiry(now time.Time) []string {
 	var out []string
 	for i, c := range p.certificates {
 		what := "the certificate"
@@ -103,6 +103,12 @@ func (p *Pair) Warnings(now time.Time) []string {
 			out = append(out, fmt.Sprintf("%s is not valid before %s", what, c.NotBefore.UTC().Format(time.RFC3339)))
 		}
 	}
+	return out
+}
+
+// Warnings says what clients may object to at any time.
+func (p *Pair) Warnings() []string {
+	var out []string
 	if p.reordered {
 		out = append(out, "tls.crt was not in order, leaf first and then each issuer; it is served in order")
 	}
@@ -142,44 +148,11 @@ func order(in []*x509.Certificate, leaf int) []*x509.Certificate {
 	}
 }
 
-func readCertificates(in []byte) ([]*x509.Certificate, error) {
-	blocks, err := decode("tls.crt", in)
-	if err != nil {
-		return nil, err
+func rsaBits(c *x509.Certificate) int {
+	if k, ok := c.PublicKey.(*rsa.PublicKey); ok {
+		return k.N.BitLen()
 	}
-	var out []*x509.Certificate
-	keys := 0
-	for _, b := range blocks {
-		switch b.Type {
-		case "CERTIFICATE", "X509 CERTIFICATE":
-		case "TRUSTED CERTIFICATE":
-			return nil, errors.New("tls.crt holds a TRUSTED CERTIFICATE of OpenSSL; convert it: openssl x509 -in tls.crt -out plain.crt")
-		case "CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST":
-			return nil, errors.New("tls.crt holds a certificate request, not a certificate; put the certificate there that the CA made of it")
-		default:
-			if strings.HasSuffix(b.Type, "PRIVATE KEY") {
-				keys++
-			}
-			continue
-		}
-		c, err := x509.ParseCertificate(b.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("tls.crt: certificate %d: %s", len(out)+1, strings.TrimPrefix(err.Error(), "x509: "))
-		}
-		if k, ok := c.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() > maxRSA {
-			return nil, fmt.Errorf("tls.crt: certificate %d is RSA with %d bits, more than %d", len(out)+1, k.N.BitLen(), maxRSA)
-		}
-		if out = append(out, c); len(out) > maxCertificates {
-			return nil, fmt.Errorf("tls.crt has more than %d certificates; leave only the leaf and its issuers", maxCertificates)
-		}
-	}
-	switch {
-	case len(out) == 0 && keys > 0:
-		return nil, errors.New("tls.crt holds a private key and no certificate; are tls.crt and tls.key swapped?")
-	case len(out) == 0:
-		return nil, errors.New("tls.crt has no certificate; it must have a block -----BEGIN CERTIFICATE-----")
-	}
-	return out, nil
+	return 0
 }
 
 func readKey(in []byte) (crypto.Signer, error) {

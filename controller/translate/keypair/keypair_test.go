@@ -171,7 +171,7 @@ func FuzzCertificate(f *testing.F) {
 			}
 			return
 		}
-		p.Warnings(time.Now())
+		p.Expiry(time.Now())
 		if _, err := tls.X509KeyPair(p.Chain, p.Key); err != nil {
 			t.Fatalf("crypto/tls: %v", err)
 		}

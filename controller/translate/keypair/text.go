@@ -10,7 +10,7 @@ import (
 	"fmt"
 )
 
-// text brings what a Secret holds into the form that pem.Decode reads: lines
+// text brings what a Secret or ConfigMap holds into the form that pem.Decode reads: lines
 // that end in \n and begin at the margin, no byte order mark. It names what is
 // not text at all.
 func text(field string, in []byte, limit int) ([]byte, error) {
@@ -40,12 +40,14 @@ func text(field string, in []byte, limit int) ([]byte, error) {
 
 // notPEM guesses what it is instead.
 func notPEM(field string, in []byte) error {
-	tool := map[string]string{"tls.crt": "x509", "tls.key": "pkey"}[field]
+	tool := map[string]string{"tls.crt": "x509", "ca.crt": "x509", "tls.key": "pkey"}[field]
 	_, certificate := x509.ParseCertificate(in)
 	_, key := parseKey(in)
 	switch {
 	case certificate == nil || key == nil:
 		return fmt.Errorf("%s is DER, not PEM; convert it: openssl %s -inform der -in %s -out %s.pem", field, tool, field, field)
+	case bytes.HasPrefix(bytes.TrimSpace(in), []byte("LS0tLS1CRUdJTi")) && field == "ca.crt":
+		return fmt.Errorf("%s is encoded in base64; the data of a ConfigMap is plain text", field)
 	case bytes.HasPrefix(bytes.TrimSpace(in), []byte("LS0tLS1CRUdJTi")):
 		return fmt.Errorf("%s is encoded in base64 twice; put the PEM text into stringData, or its base64 into data once", field)
 	case in[0] == 0x30:
