@@ -80,18 +80,6 @@ func list() (out []assigned, err error) {
 	return out, nil
 }
 
-// Held lists the addresses of this node that a Holder put there, of this process
-// or another one: they are not the node's own.
-func Held() (held []netip.Addr, err error) {
-	all, err := list()
-	for _, x := range all {
-		if x.ours {
-			held = append(held, x.addr)
-		}
-	}
-	return held, err
-}
-
 // put adds an address to a link, or renews it there.
 //
 // Nobody but its own clients shall notice: it is no source of connections that

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -62,9 +61,7 @@ func (f *nodeFlags) register(flags *flag.FlagSet) {
 
 func (f *nodeFlags) addresses() ([]netip.Addr, error) {
 	if f.nodeIPs == "" {
-		// Not those that an agent before this one held, and may not hold again.
-		held, err := address.Held()
-		return slices.DeleteFunc(nodeAddresses(), func(a netip.Addr) bool { return slices.Contains(held, a) }), err
+		return nodeAddresses(), nil
 	}
 	var out []netip.Addr
 	for text := range strings.SplitSeq(f.nodeIPs, ",") {
