@@ -18,7 +18,7 @@ import (
 	"github.com/sluice-gateway/sluice/controller/publication"
 )
 
-// contents are the Secrets that Gateways refer to. Of all others the
+// contents are the Secrets, or the ConfigMaps, that are referred to. Of all others the
 // controller knows no more than that they exist and when they changed: a
 // cluster may have many thousands, and they are none of its business.
 type contents[T client.Object] struct {
@@ -97,4 +97,8 @@ func (c *contents[T]) all() []T {
 
 func newSecrets(r client.Reader) *contents[*corev1.Secret] {
 	return &contents[*corev1.Secret]{kind: secretKind, reader: r, empty: func() *corev1.Secret { return &corev1.Secret{} }}
+}
+
+func newConfigMaps(r client.Reader) *contents[*corev1.ConfigMap] {
+	return &contents[*corev1.ConfigMap]{kind: configMapKind, reader: r, empty: func() *corev1.ConfigMap { return &corev1.ConfigMap{} }}
 }

@@ -129,7 +129,7 @@ func New(o Options) (*Controller, error) {
 	c.nodes = &nodes{log: o.Log, now: time.Now}
 	c.publisher = &publisher{namespace: o.Namespace, client: m.GetClient(), reader: m.GetAPIReader(), log: o.Log}
 	c.loop = &loop{log: o.Log, metrics: metrics, client: m.GetClient(), watch: c.watch, nodes: c.nodes,
-		secrets: newSecrets(m.GetAPIReader()), publisher: c.publisher, changed: changed,
+		secrets: newSecrets(m.GetAPIReader()), configMaps: newConfigMaps(m.GetAPIReader()), publisher: c.publisher, changed: changed,
 		statuses: &statusWriter{client: m.GetClient(), reader: m.GetAPIReader(), version: c.watch.version, log: o.Log, metrics: metrics,
 			tell: (&teller{recorder: m.GetEventRecorder(eventSource), warned: map[types.UID][]string{}}).tell}}
 	for _, r := range []manager.Runnable{c.watch,
@@ -171,7 +171,7 @@ func (c *Controller) observe(k *kind, old, now client.Object) {
 			old != nil && old.GetLabels()[publication.ComponentLabel] == publication.PartComponent
 		news = c.loop.secrets.wants(name) || own && name.Namespace == c.namespace && c.publisher.observe(old, now)
 	case configMapKind:
-		news = false // nobody refers to any yet
+		news = c.loop.configMaps.wants(name)
 	default:
 		news = now == nil || !c.loop.statuses.isOwn(translate.Key{Kind: k.name, Namespace: name.Namespace, Name: name.Name}, now)
 	}

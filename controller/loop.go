@@ -25,15 +25,16 @@ import (
 // what differs and writes the statuses that differ. It runs while this replica
 // leads.
 type loop struct {
-	log       *slog.Logger
-	metrics   *metrics
-	client    client.Client
-	watch     *watch
-	nodes     *nodes
-	secrets   *contents[*corev1.Secret]
-	publisher *publisher
-	statuses  *statusWriter
-	changed   chan struct{} // has a token after a change that was not looked at yet
+	log        *slog.Logger
+	metrics    *metrics
+	client     client.Client
+	watch      *watch
+	nodes      *nodes
+	secrets    *contents[*corev1.Secret]
+	configMaps *contents[*corev1.ConfigMap]
+	publisher  *publisher
+	statuses   *statusWriter
+	changed    chan struct{} // has a token after a change that was not looked at yet
 
 	previous *config.Snapshot
 	parts    map[string]*config.Snapshot
@@ -161,6 +162,8 @@ func (l *loop) step(ctx context.Context, live []publication.Node) (again time.Du
 	r, objects := l.list()
 	unread, secretsErr := l.secrets.refresh(ctx, referredSecrets(&r), l.watch.store(secretKind))
 	r.Secrets = append(l.secrets.all(), l.lastGood(unread)...)
+	unread, configMapsErr := l.configMaps.refresh(ctx, referredConfigMaps(&r), l.watch.store(configMapKind))
+	r.ConfigMaps = append(l.configMaps.all(), l.lastTrusted(unread)...)
 
 	began := time.Now()
 	published, refused := l.publisher.state()
@@ -180,7 +183,7 @@ func (l *loop) step(ctx context.Context, live []publication.Node) (again time.Du
 	l.metrics.nodes.Set(float64(len(live)))
 	l.tell(statuses)
 	l.log.Debug("reconciled", "gateways", len(r.Gateways), "published", len(now), "nodes", len(live), "seconds", time.Since(began).Seconds())
-	return again, errors.Join(secretsErr, publishErr)
+	return again, errors.Join(secretsErr, configMapsErr, publishErr)
 }
 
 // list gathers all objects as they are now.
@@ -220,6 +223,20 @@ func (l *loop) lastGood(unread []types.NamespacedName) (out []*corev1.Secret) {
 			c := &l.previous.Certificates[i]
 			out = append(out, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: n.Namespace, Name: n.Name},
 				Data: map[string][]byte{corev1.TLSCertKey: c.Chain, corev1.TLSPrivateKeyKey: c.Key}})
+		}
+	}
+	return out
+}
+
+// lastTrusted are ConfigMaps that exist and cannot be read, as they are served.
+func (l *loop) lastTrusted(unread []types.NamespacedName) (out []*corev1.ConfigMap) {
+	for _, n := range unread {
+		i, ok := slices.BinarySearchFunc(l.previous.Authorities, n.String(), func(a config.Authority, name string) int {
+			return cmp.Compare(a.Name, name)
+		})
+		if ok {
+			out = append(out, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: n.Namespace, Name: n.Name},
+				Data: map[string]string{translate.AuthorityKey: string(l.previous.Authorities[i].Bundle)}})
 		}
 	}
 	return out

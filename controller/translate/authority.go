@@ -13,9 +13,9 @@ import (
 	"github.com/sluice-gateway/sluice/controller/translate/keypair"
 )
 
-// authorityKey is where a ConfigMap has its CA certificates (Gateway API,
+// AuthorityKey is where a ConfigMap has its CA certificates (Gateway API,
 // caCertificateRefs).
-const authorityKey = "ca.crt"
+const AuthorityKey = "ca.crt"
 
 // authority is the CA certificates of a ConfigMap.
 type authority struct {
@@ -39,7 +39,7 @@ func (t *translator) authority(at name) *authority {
 		a.problem = fmt.Sprintf("ConfigMap %s does not exist", at)
 		return a
 	}
-	bundle, err := keypair.ParseBundle(authorityKey, []byte(object.Data[authorityKey]))
+	bundle, err := keypair.ParseBundle(AuthorityKey, []byte(object.Data[AuthorityKey]))
 	if err != nil {
 		a.problem = fmt.Sprintf("ConfigMap %s: %s", at, err)
 		return a
