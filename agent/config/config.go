@@ -280,4 +280,8 @@ type Report struct {
 	// is "" when it is served, else why not ("listen tcp 10.0.0.1:443: bind:
 	// cannot assign requested address").
 	Listeners map[string]string `json:"listeners"`
+	// Addresses are those of Snapshot.Addresses that are held, with "", and those
+	// that cannot be, with the reason; the others are on their way. nil says
+	// nothing of any.
+	Addresses map[netip.Addr]string `json:"addresses,omitempty"`
 }

@@ -58,6 +58,8 @@ type goldenOptions struct {
 	// Reports are what nodes say by listener, of this snapshot. Default is one
 	// node that serves everything. An empty list is nodes that said nothing.
 	Reports *[]map[string]string `json:"reports"`
+	// Addresses are what nodes say of the addresses that they hold.
+	Addresses map[netip.Addr]string `json:"addresses"`
 	// Stale makes the reports those of another snapshot.
 	Stale         bool         `json:"stale"`
 	NodeAddresses []netip.Addr `json:"nodeAddresses"`
@@ -134,7 +136,7 @@ func (c goldenCase) reports(s *config.Snapshot) []config.Report {
 		hash = "another"
 	}
 	if c.options.Reports == nil {
-		all := config.Report{Hash: hash, Listeners: map[string]string{}}
+		all := config.Report{Hash: hash, Listeners: map[string]string{}, Addresses: c.options.Addresses}
 		for _, l := range s.Listeners {
 			all.Listeners[l.Name] = ""
 		}

@@ -167,8 +167,8 @@ func (t *translator) listenerProgrammed(l *listener, had []metav1.Condition, s s
 	return condition{typ, "True", string(gwv1.ListenerReasonProgrammed), "the listener is served"}
 }
 
-// unchanged tells that the listener was served in this generation of its
-// Gateway. A node that is about to apply a newer snapshot goes on serving it.
+// unchanged tells that a listener, or a Gateway, was served in this generation.
+// A node that is about to apply a newer snapshot goes on serving it.
 func unchanged(had []metav1.Condition, generation int64) bool {
 	return generation > 0 && slices.ContainsFunc(had, func(c metav1.Condition) bool {
 		return c.Type == string(gwv1.ListenerConditionProgrammed) && c.Status == metav1.ConditionTrue && c.ObservedGeneration == generation
@@ -201,12 +201,51 @@ func (t *translator) gatewayProgrammed(g *gateway, had gwv1.GatewayStatus, s sna
 	case len(g.addresses) == 0 && !g.balanced() && t.noAddress(s):
 		return condition{typ, "False", string(gwv1.GatewayReasonAddressNotAssigned), "no node has an address to give; set spec.addresses"}
 	}
+	if c := g.holding(had, s); c != nil {
+		return *c
+	}
 	c, unusable := t.listenersProgrammed(g.own, had.Listeners, s)
 	if unusable != "" && len(g.addresses) > 0 {
 		return condition{typ, "False", string(gwv1.GatewayReasonAddressNotUsable), fmt.Sprintf(
 			"spec.addresses %s: %s; use an address of the node", addressText(g), unusable)}
 	}
 	return c
+}
+
+// holding is the Programmed condition of a Gateway that has not got all of the
+// addresses that one node at a time holds; nil when it has them. An address
+// that moves from node to node is on its way for a moment, which is no news.
+func (g *gateway) holding(had gwv1.GatewayStatus, s snapshotState) *condition {
+	const typ = string(gwv1.GatewayConditionProgrammed)
+	told := false
+	states := map[netip.Addr]string{}
+	for _, r := range s.reports {
+		told = told || r.Addresses != nil
+		for a, why := range r.Addresses {
+			if before, known := states[a]; !known || before != "" {
+				states[a] = why
+			}
+		}
+	}
+	if !told {
+		return nil
+	}
+	var failed, waiting []string
+	for _, a := range g.held {
+		switch why, known := states[a]; {
+		case !known:
+			waiting = append(waiting, a.String())
+		case why != "":
+			failed = append(failed, why)
+		}
+	}
+	switch {
+	case len(failed) > 0:
+		return &condition{typ, "False", string(gwv1.GatewayReasonAddressNotUsable), "no node can hold its address: " + strings.Join(failed, "; ")}
+	case len(waiting) > 0 && !unchanged(had.Conditions, g.object.Generation):
+		return &condition{typ, "Unknown", string(gwv1.GatewayReasonPending), "waiting for a node to hold " + strings.Join(waiting, ", ")}
+	}
+	return nil
 }
 
 // listenersProgrammed sums up listeners of one object. unusable is what a node
