@@ -4,8 +4,8 @@ package address
 
 import "net/netip"
 
-// Node returns the addresses that the node has on its own, those of every
-// Holder left out.
+// Node returns the addresses that the node has on its own. Those of a Holder are
+// left out, also of one of a process before, which may not hold them again.
 func Node() ([]netip.Addr, error) {
 	all, err := list()
 	if err != nil {

@@ -162,16 +162,17 @@ func (s *source) letGo() {
 	}
 }
 
-// served is what the agent says of its listeners; those whose address the
-// machine has not got serve nobody.
+// served is what the agent says of its listeners, and what there is of the
+// addresses to be held.
 func (s *source) served() config.Report {
 	r := s.agent.Report()
-	missing := s.missing()
-	for i := range s.snapshot.Listeners {
-		l := &s.snapshot.Listeners[i]
-		for _, a := range l.Addresses {
-			if err := missing[a]; err != nil && r.Listeners[l.Name] == "" {
-				r.Listeners[l.Name] = err.Error()
+	if s.holder != nil {
+		r.Addresses = map[netip.Addr]string{}
+		missing := s.missing()
+		for _, a := range s.snapshot.Addresses {
+			r.Addresses[a] = ""
+			if err := missing[a]; err != nil {
+				r.Addresses[a] = err.Error()
 			}
 		}
 	}
@@ -181,9 +182,6 @@ func (s *source) served() config.Report {
 // missing are the addresses that could not be held, with the reason. Those that
 // could only not be announced are not among them.
 func (s *source) missing() map[netip.Addr]error {
-	if s.holder == nil {
-		return nil
-	}
 	failures := s.holder.Failures()
 	if len(failures) == 0 {
 		return nil
