@@ -23,6 +23,7 @@
 //	  gateway.networking.k8s.io  gatewayclasses gateways listenersets tcproutes
 //	                             tlsroutes httproutes grpcroutes udproutes
 //	                             referencegrants backendtlspolicies       get list watch
+//	  sluice.dev                 gatewayconfigs                           get list watch
 //	  gateway.networking.k8s.io  the same, /status (not of referencegrants)  update
 //	  ""                         namespaces services secrets configmaps   get list watch
 //	  apiextensions.k8s.io       customresourcedefinitions                get list watch
@@ -30,6 +31,12 @@
 //	in its own namespace
 //	  ""                         secrets                                  create update delete
 //	  coordination.k8s.io        leases                                   get list watch create update delete
+//
+// and, where it shall make Services for Gateways (package infrastructure),
+//
+//	everywhere
+//	  ""                         services                                 create patch delete
+//	  discovery.k8s.io           endpointslices                           create patch
 package controller
 
 import (
@@ -44,6 +51,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -52,6 +60,7 @@ import (
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"github.com/sluice-gateway/sluice/controller/infrastructure"
 	"github.com/sluice-gateway/sluice/controller/publication"
 	"github.com/sluice-gateway/sluice/controller/translate"
 )
@@ -121,6 +130,10 @@ func New(o Options) (*Controller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("controller: %w", err)
 	}
+	typed, err := kubernetes.NewForConfigAndClient(config, m.GetHTTPClient())
+	if err != nil {
+		return nil, fmt.Errorf("controller: %w", err)
+	}
 	metrics := newMetrics(ctrlmetrics.Registry)
 	changed := make(chan struct{}, 1)
 	c.manager = m
@@ -130,6 +143,7 @@ func New(o Options) (*Controller, error) {
 	c.publisher = &publisher{namespace: o.Namespace, client: m.GetClient(), reader: m.GetAPIReader(), log: o.Log}
 	c.loop = &loop{log: o.Log, metrics: metrics, client: m.GetClient(), watch: c.watch, nodes: c.nodes,
 		secrets: newSecrets(m.GetAPIReader()), configMaps: newConfigMaps(m.GetAPIReader()), publisher: c.publisher, changed: changed,
+		services: &infrastructure.Maker{Client: typed},
 		statuses: &statusWriter{client: m.GetClient(), reader: m.GetAPIReader(), version: c.watch.version, log: o.Log, metrics: metrics,
 			tell: (&teller{recorder: m.GetEventRecorder(eventSource), warned: map[types.UID][]string{}}).tell}}
 	for _, r := range []manager.Runnable{c.watch,

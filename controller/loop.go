@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-gateway/sluice/agent/config"
+	"github.com/sluice-gateway/sluice/controller/infrastructure"
 	"github.com/sluice-gateway/sluice/controller/publication"
 	"github.com/sluice-gateway/sluice/controller/translate"
 )
@@ -34,6 +35,7 @@ type loop struct {
 	configMaps *contents[*corev1.ConfigMap]
 	publisher  *publisher
 	statuses   *statusWriter
+	services   *infrastructure.Maker
 	changed    chan struct{} // has a token after a change that was not looked at yet
 
 	previous *config.Snapshot
@@ -179,11 +181,12 @@ func (l *loop) step(ctx context.Context, live []publication.Node) (again time.Du
 		token(l.changed) // the statuses have to say so
 	}
 	again = l.statuses.write(ctx, objects, statuses)
+	servicesErr := l.services.Apply(ctx, statuses, r.Services)
 	l.metrics.published.Set(float64(len(now)))
 	l.metrics.nodes.Set(float64(len(live)))
 	l.tell(statuses)
 	l.log.Debug("reconciled", "gateways", len(r.Gateways), "published", len(now), "nodes", len(live), "seconds", time.Since(began).Seconds())
-	return again, errors.Join(secretsErr, configMapsErr, publishErr)
+	return again, errors.Join(secretsErr, configMapsErr, publishErr, servicesErr)
 }
 
 // list gathers all objects as they are now.

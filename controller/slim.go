@@ -14,6 +14,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gwv1a2 "sigs.k8s.io/gateway-api/apis/v1alpha2"
+
+	"github.com/sluice-gateway/sluice/controller/infrastructure"
 )
 
 // slim is what is kept of an object: nothing that takes memory and that nobody
@@ -35,7 +37,9 @@ func slim(in any) (any, error) {
 	case *corev1.Namespace:
 		o.Annotations, o.Spec, o.Status = nil, corev1.NamespaceSpec{}, corev1.NamespaceStatus{}
 	case *corev1.Service:
-		o.Annotations, o.Status = nil, corev1.ServiceStatus{}
+		if !infrastructure.Owned(o) {
+			o.Annotations, o.Status = nil, corev1.ServiceStatus{}
+		}
 	case *apiextensionsv1.CustomResourceDefinition:
 		for i := range o.Spec.Versions {
 			v := &o.Spec.Versions[i]
