@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os/signal"
+	"slices"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -58,12 +59,29 @@ func printConnections(w io.Writer, raw []byte, now time.Time) error {
 		return fmt.Errorf("read connections: %w", err)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprint(t, "CLIENT\tSNI\tROUTE\tENDPOINT\tUP\tDOWN\tAGE\tTLS\tPATH\tREASON\n")
+	// The certificates of clients have a column where there are any.
+	known := slices.ContainsFunc(all, func(c terminator.Connection) bool { return c.ClientCertificate != "" })
+	head := "CLIENT\tSNI\tROUTE\tENDPOINT\tUP\tDOWN\tAGE\tTLS\tPATH\tREASON"
+	if known {
+		head += "\tCERTIFICATE"
+	}
+	fmt.Fprintln(t, head)
 	for _, c := range all {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.Client, dash(c.SNI), dash(cmp.Or(c.Route, c.Listener)), dash(c.Endpoint),
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", c.Client, dash(c.SNI), dash(cmp.Or(c.Route, c.Listener)), dash(c.Endpoint),
 			size(c.Up), size(c.Down), age(now.Sub(c.Start)), dash(c.TLSVersion), dash(c.Path), dash(c.Reason))
+		if known {
+			fmt.Fprintf(t, "\t%s", certificateText(c))
+		}
+		fmt.Fprintln(t)
 	}
 	return t.Flush()
+}
+
+func certificateText(c terminator.Connection) string {
+	if c.ClientCertificateProblem != "" {
+		return c.ClientCertificate + " (not verified: " + c.ClientCertificateProblem + ")"
+	}
+	return dash(c.ClientCertificate)
 }
 
 func dash(s string) string { return cmp.Or(s, "-") }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestConnsShowsWhoTalksToWhom(t *testing.T) {
@@ -55,6 +56,26 @@ func TestConnsShowsWhoTalksToWhom(t *testing.T) {
 	}
 	if err := watch.Wait(); err != nil {
 		t.Errorf("conns -w: %v", err)
+	}
+}
+
+func TestConnsNamesClientsWithCertificates(t *testing.T) {
+	now := time.Date(2027, 1, 1, 0, 0, 10, 0, time.UTC)
+	for _, tt := range []struct{ in, want string }{
+		{`[{"id":1,"client":"192.0.2.1:5","start":"2027-01-01T00:00:00Z","up":1,"down":2}]`,
+			"CLIENT       SNI  ROUTE  ENDPOINT  UP  DOWN  AGE  TLS  PATH  REASON\n192.0.2.1:5  -    -      -         1   2     10s  -    -     -\n"},
+		{`[{"id":1,"client":"192.0.2.1:5","start":"2027-01-01T00:00:00Z","up":1,"down":2,"clientCertificate":"CN=alice"},
+		   {"id":2,"client":"192.0.2.1:6","start":"2027-01-01T00:00:00Z","up":1,"down":2,"clientCertificate":"CN=bob","clientCertificateProblem":"expired"},
+		   {"id":3,"client":"192.0.2.1:7","start":"2027-01-01T00:00:00Z","up":1,"down":2}]`,
+			"CLIENT       SNI  ROUTE  ENDPOINT  UP  DOWN  AGE  TLS  PATH  REASON  CERTIFICATE\n" +
+				"192.0.2.1:5  -    -      -         1   2     10s  -    -     -       CN=alice\n" +
+				"192.0.2.1:6  -    -      -         1   2     10s  -    -     -       CN=bob (not verified: expired)\n" +
+				"192.0.2.1:7  -    -      -         1   2     10s  -    -     -       -\n"},
+	} {
+		var out strings.Builder
+		if err := printConnections(&out, []byte(tt.in), now); err != nil || out.String() != tt.want {
+			t.Errorf("%v, got\n%s\nwant\n%s", err, out.String(), tt.want)
+		}
 	}
 }
 
