@@ -32,6 +32,7 @@ var supported = []gwv1.FeatureName{
 	"GatewayFrontendClientCertificateValidationInsecureFallback",
 	"GatewayHTTPListenerIsolation",
 	"GatewayHTTPSListenerDetectMisdirectedRequests",
+	"GatewayInfrastructure",
 	"GatewayPort8080",
 	"GatewayStaticAddresses",
 	"HTTPRoute",

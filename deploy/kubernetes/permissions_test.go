@@ -153,6 +153,8 @@ func TestAgentMayDoThisAndNoMore(t *testing.T) {
 	}
 }
 
+// TestControllerWritesNothingOfOthersButStatusesAndEvents also allows what
+// Services for Gateways take (services.yaml).
 func TestControllerWritesNothingOfOthersButStatusesAndEvents(t *testing.T) {
 	lines := rules(t, "sluice-controller", "default")
 	if len(lines) == 0 {
@@ -164,6 +166,8 @@ func TestControllerWritesNothingOfOthersButStatusesAndEvents(t *testing.T) {
 			switch {
 			case slices.Contains([]string{"get", "list", "watch"}, verb):
 			case strings.HasSuffix(what, "/status") && (verb == "update" || verb == "patch"):
+			case what == "services" && slices.Contains([]string{"create", "patch", "delete"}, verb):
+			case what == "discovery.k8s.io/endpointslices" && (verb == "create" || verb == "patch"):
 			case strings.HasSuffix(what, "events") && (verb == "create" || verb == "patch"):
 			default:
 				t.Errorf("the controller may %s %s", verb, what)
