@@ -141,6 +141,7 @@ func addresses(live []publication.Node) []netip.Addr {
 // returns nothing when there is no node. unpublished are the Gateways whose
 // part could not be published, with the reason; wanted are their parts.
 func report(live []publication.Node, published map[string]*published, unpublished map[string]string, wanted map[string]*config.Snapshot) []config.Report {
+	held := heldAddresses(live)
 	live = slices.DeleteFunc(slices.Clone(live), func(n publication.Node) bool { return n.Draining })
 	if len(live) == 0 {
 		return nil
@@ -160,7 +161,7 @@ func report(live []publication.Node, published map[string]*published, unpublishe
 			failures[listener][why] = append(failures[listener][why], n.Name)
 		}
 	}
-	r := config.Report{Parts: map[string]string{}, Listeners: map[string]string{}}
+	r := config.Report{Parts: map[string]string{}, Listeners: map[string]string{}, Addresses: held}
 	for gateway, p := range published {
 		r.Parts[gateway] = ""
 		if p.version <= serves && !stale[gateway] {
@@ -178,6 +179,24 @@ func report(live []publication.Node, published map[string]*published, unpublishe
 		}
 	}
 	return []config.Report{r}
+}
+
+// heldAddresses are the addresses that some node holds, or cannot hold.
+func heldAddresses(live []publication.Node) map[netip.Addr]string {
+	out := map[netip.Addr]string{}
+	for _, n := range live {
+		for text, why := range n.Unheld {
+			if a, err := netip.ParseAddr(text); err == nil && out[a] < why {
+				out[a] = why // of several the same one each time
+			}
+		}
+	}
+	for _, n := range live {
+		for _, a := range n.Held {
+			out[a] = ""
+		}
+	}
+	return out
 }
 
 // failureText says why a listener fails, and where.

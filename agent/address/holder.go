@@ -105,6 +105,22 @@ func (h *Holder) Failures() map[netip.Addr]error {
 	return maps.Clone(h.failures)
 }
 
+// Missing are the addresses that the node should hold and has not got, with the
+// reason. Of those among Failures that are not here the node has the address.
+func (h *Holder) Missing() map[netip.Addr]error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := map[netip.Addr]error{}
+	for a, s := range h.want {
+		if s.link == 0 && !s.own {
+			if out[a] = h.failures[a]; out[a] == nil {
+				out[a] = fmt.Errorf("hold address %s: it is not there yet", a)
+			}
+		}
+	}
+	return out
+}
+
 // Announce tells the neighbors again where the addresses are. Needed when this
 // node was away from the others for a while: one of them may have held its
 // addresses, and this node had them all the time.

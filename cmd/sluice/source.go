@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -168,7 +167,7 @@ func (s *source) served() config.Report {
 	r := s.agent.Report()
 	if s.holder != nil {
 		r.Addresses = map[netip.Addr]string{}
-		missing := s.missing()
+		missing := s.holder.Missing()
 		for _, a := range s.snapshot.Addresses {
 			r.Addresses[a] = ""
 			if err := missing[a]; err != nil {
@@ -177,25 +176,6 @@ func (s *source) served() config.Report {
 		}
 	}
 	return r
-}
-
-// missing are the addresses that could not be held, with the reason. Those that
-// could only not be announced are not among them.
-func (s *source) missing() map[netip.Addr]error {
-	failures := s.holder.Failures()
-	if len(failures) == 0 {
-		return nil
-	}
-	all, err := net.InterfaceAddrs()
-	if err != nil {
-		return failures
-	}
-	for _, a := range all {
-		if p, err := netip.ParsePrefix(a.String()); err == nil {
-			delete(failures, p.Addr())
-		}
-	}
-	return failures
 }
 
 func (s *source) translate() (*config.Snapshot, []translate.Status) {

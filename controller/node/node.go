@@ -251,7 +251,9 @@ func (s *Source) node(state served, of Server) publication.Node {
 	n := publication.Node{Name: s.Node, Holder: s.Identity, Version: s.Version, Addresses: s.Addresses,
 		Serves: state.version, Failures: failures, Stale: state.stale, Lasts: lasts}
 	if len(state.addresses) > 0 && s.Holder != nil {
-		n.Lasts, n.Held, n.Unheld = lastsHolding, s.held, s.unheld()
+		missing := s.Holder.Missing()
+		held := slices.DeleteFunc(slices.Clone(s.held), func(a netip.Addr) bool { return missing[a] != nil })
+		n.Lasts, n.Held, n.Unheld = lastsHolding, held, s.unheld()
 	}
 	return n
 }

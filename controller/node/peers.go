@@ -19,8 +19,9 @@ import (
 type Holder interface {
 	// Set makes the node hold these and returns what failed.
 	Set([]netip.Addr) map[netip.Addr]error
-	// Failures tells how that stands now.
+	// Failures tells how that stands now, and Missing which of them it has not got.
 	Failures() map[netip.Addr]error
+	Missing() map[netip.Addr]error
 	// Announce tells the neighbors again where the addresses are.
 	Announce()
 	// Leave leaves the addresses to another process of this node.

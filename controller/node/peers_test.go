@@ -39,6 +39,8 @@ func (h *held) Failures() map[netip.Addr]error {
 	return h.failures()
 }
 
+func (h *held) Missing() map[netip.Addr]error { return h.Failures() }
+
 // failures: the first address is one that can be held nowhere.
 func (h *held) failures() map[netip.Addr]error {
 	if slices.Contains(h.addresses, pool[0]) {

@@ -42,8 +42,9 @@ type Node struct {
 	Stale map[string]string `json:"stale,omitempty"`
 	// Addresses are those by which others reach the node.
 	Addresses []netip.Addr `json:"addresses,omitempty"`
-	// Held are the addresses of Gateways that this node holds, and Unheld those
-	// that it should hold and cannot, with the reason.
+	// Held are the addresses of Gateways that this node holds. Unheld are those
+	// that it should hold and cannot, and those of Held of which neighbors are
+	// not told, with the reason.
 	Held   []netip.Addr      `json:"held,omitempty"`
 	Unheld map[string]string `json:"unheld,omitempty"`
 	// Draining says that the agent is ending.
