@@ -176,7 +176,7 @@ func (c *Controller) observe(k *kind, old, now client.Object) {
 	if o == nil {
 		o = old
 	}
-	news := true
+	var news bool
 	switch name := (types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}); k.name {
 	case leaseKind:
 		news = c.nodes.observe(o.(*coordinationv1.Lease), now == nil)
