@@ -67,7 +67,7 @@ func findConflicts(of, taken []*listener) []*listener {
 		var protocols, hostnames []string
 		for _, o := range rest {
 			switch {
-			case o == l || o.spec.Port != l.spec.Port:
+			case o == l || !samePort(o, l):
 			case !sharePort(o, l):
 				protocols = append(protocols, fmt.Sprintf("%q (%s)", o.spec.Name, o.spec.Protocol))
 			case o.hostname == l.hostname:
@@ -92,7 +92,7 @@ func findConflicts(of, taken []*listener) []*listener {
 // comes first. Nothing is told of other ListenerSets but that they are there.
 func (l *listener) loses(taken []*listener) {
 	for _, o := range taken {
-		if o.spec.Port != l.spec.Port {
+		if !samePort(o, l) {
 			continue
 		}
 		by := fmt.Sprintf("%s, whose listeners come before those of its ListenerSets", o.gateway)
@@ -111,6 +111,12 @@ func (l *listener) loses(taken []*listener) {
 				"port %d with %s is taken by %s; use another hostname or port", l.spec.Port, hostnameText(l.hostname), by)}
 		}
 	}
+}
+
+// samePort tells whether two listeners have the same number in the same
+// transport: a port of UDP is another one than that of TCP.
+func samePort(a, b *listener) bool {
+	return a.spec.Port == b.spec.Port && (a.spec.Protocol == gwv1.UDPProtocolType) == (b.spec.Protocol == gwv1.UDPProtocolType)
 }
 
 // sharePort tells whether host names can tell two listeners on one port apart.
@@ -147,7 +153,7 @@ func clash(o, l *listener) string {
 
 // meet tells whether two listeners have a port in common.
 func meet(a, b *listener) bool {
-	return a.spec.Port == b.spec.Port && (len(a.gateway.addresses) == 0 || len(b.gateway.addresses) == 0 ||
+	return samePort(a, b) && (len(a.gateway.addresses) == 0 || len(b.gateway.addresses) == 0 ||
 		slices.ContainsFunc(a.gateway.addresses, func(ip netip.Addr) bool { return slices.Contains(b.gateway.addresses, ip) }))
 }
 
