@@ -11,5 +11,5 @@
 // rebuilds it with the clang of Debian 12 (14), byte for byte.
 package bpf
 
-//go:generate go tool bpf2go -cc clang-14 -target bpfel -cflags "-O2 -g -mcpu=v3 -Wall -Werror" -type sl_outcome -type sl_counts -type sl_reader -type sl_policy -type sl_settings -type sl_endpoint_key -type sl_endpoint -type sl_half -type sl_flow -type sl_side -type sl_end -type sl_byte_counts -type sl_member -type sl_blind Splice splice.c
+//go:generate go tool bpf2go -cc clang-14 -target bpfel -cflags "-O2 -g -mcpu=v3 -Wall -Werror" -type sl_outcome -type sl_counts -type sl_reader -type sl_policy -type sl_settings -type sl_endpoint_key -type sl_endpoint -type sl_half -type sl_flow -type sl_side -type sl_end -type sl_byte_counts -type sl_member -type sl_sign -type sl_event -type sl_request Splice splice.c
 //go:generate go tool bpf2go -cc clang-14 -target bpfel -cflags "-O2 -g -mcpu=v3 -Wall -Werror" Frame frame.c

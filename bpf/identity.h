@@ -74,7 +74,7 @@ static __always_inline void on_connect(struct bpf_sock_ops *ctx, struct bpf_sock
 	bpf_sk_storage_get(&sl_ends, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 }
 
-/* How many redirected bytes a receive buffer bears: see sl_msg. */
+/* How many redirected bytes the agent's receive buffer bears: see sl_msg. */
 static __always_inline __u32 room(struct tcp_sock *tp)
 {
 	return (__u32)((struct sock *)tp)->sk_rcvbuf >> 1;
@@ -122,9 +122,9 @@ static __always_inline enum sl_outcome announce(struct bpf_sock_ops *ctx, struct
 	flow = bpf_map_lookup_elem(&sl_flows, &id);
 	if (!flow)
 		return sl_map_full;
-	flow->ends = 2;
+	flow->id = id;
 	flow->agent_port = ident->agent_port;
-	flow->agent.copied_seq = ident->backend_seq;
+	flow->agent.copied_seq = flow->agent.first_seq = ident->backend_seq;
 	flow->agent.next_seq = ident->agent_seq;
 	/* The agent need not earn it: it reads its own legs by recvmsg(2) only. */
 	flow->agent.reader = sl_by_recv;
@@ -140,9 +140,11 @@ static __always_inline enum sl_outcome announce(struct bpf_sock_ops *ctx, struct
 		return outcome_of_insert(err);
 	}
 	/* From here on the backend's end can find the flow: announce last. */
+	flow->ends = 2;
 	end->flow = id;
 	if (bpf_map_update_elem(&sl_announced, ident, &id, BPF_NOEXIST)) {
 		end->flow = 0;
+		flow->ends = 0;
 		bpf_map_delete_elem(&sl_flows, &id);
 		return sl_map_full;
 	}
@@ -187,7 +189,7 @@ static __always_inline enum sl_outcome join(struct bpf_sock_ops *ctx, struct bpf
 	end = bpf_sk_storage_get(&sl_ends, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!end)
 		return sl_map_full;
-	flow->backend.copied_seq = ident->agent_seq;
+	flow->backend.copied_seq = flow->backend.first_seq = ident->agent_seq;
 	flow->backend.next_seq = ident->backend_seq;
 	if (cfg && cfg->fionread) {
 		member.endpoint = endpoint_key(ident);
@@ -272,8 +274,7 @@ static __always_inline void on_state(struct bpf_sock_ops *ctx, struct bpf_sock *
 	struct sl_endpoint *endpoint;
 	struct sl_flow *flow;
 	struct sock *kernel;
-	__s64 unread;
-	__u64 id, cookie;
+	__u64 id, cookie, unread;
 
 	if (!end || !end->flow || end->state & SL_GONE)
 		return;
@@ -293,10 +294,13 @@ static __always_inline void on_state(struct bpf_sock_ops *ctx, struct bpf_sock *
 	kernel = (struct sock *)bpf_skc_to_tcp_sock(sk);
 	if (end->side == sl_backend && kernel && (from == TCP_ESTABLISHED || from == TCP_CLOSE_WAIT) &&
 	    kernel->sk_shutdown == SHUTDOWN_MASK && (from == TCP_ESTABLISHED || !kernel->sk_user_data)) {
-		unread = flow->agent.spliced - flow->backend.spliced_read;
-		if (unread > 0)
+		unread = unread_by(&flow->backend, received_by(&flow->backend), &flow->agent);
+		if (unread && !flow->over)
 			flow->lost = unread;
 	}
+	/* Nothing more will be read: whoever waits for that need not any longer. */
+	if ((to == TCP_CLOSE || flow->lost) && __sync_lock_test_and_set(&flow->awaited, 0))
+		tell(id, 0, sl_has_read, sl_unproven);
 	if (to != TCP_CLOSE)
 		return;
 

@@ -9,6 +9,7 @@
 
 #define MAX_CONNS 65536 /* the agent may set another number when it loads */
 #define SL_GONE 0x80000000u
+#define NO_LIMIT 0x7fffffff /* bytes: as good as none */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -87,7 +88,7 @@ struct {
 
 static const struct sl_flow empty_flow;
 /* Nothing but a mention, so that the types get into BTF and from there into Go. */
-const struct sl_blind *const sl_blind_type = NULL;
+const struct sl_event *const sl_event_type = NULL;
 const enum sl_omits sl_omits_type = 0;
 
 static __always_inline struct sl_settings *config(void)
@@ -152,6 +153,36 @@ static __always_inline struct sl_endpoint *endpoint_of(const struct sl_ident *id
 }
 
 /*
+ * How many bytes that `from` has redirected the other end has not read; never
+ * too few. Each read notes copied_seq first and then adds to what was received,
+ * so whoever looks in the opposite order may miss a read, but no byte of TCP that
+ * is in what was received. A reader that has bypassed recvmsg(2) without ever
+ * being redirected to makes nonsense of the difference: never more than there is.
+ */
+static __always_inline __u64 unread_by(struct sl_half *reader, __u64 received, const struct sl_half *from)
+{
+	__u64 spliced = from->spliced;
+	__s64 unread = spliced - received + (reader->copied_seq - reader->first_seq);
+
+	if (unread < 0)
+		return 0;
+	return (__u64)unread < spliced ? unread : spliced;
+}
+
+/* Reads with the order that unread_by asks for, on every architecture. */
+static __always_inline __u64 received_by(struct sl_half *reader)
+{
+	return __sync_fetch_and_add(&reader->received, 0);
+}
+
+static __always_inline bool tell(__u64 flow, __u64 received, enum sl_sign sign, enum sl_reader how)
+{
+	struct sl_event event = { .flow = flow, .received = received, .sign = sign, .how = how };
+
+	return !bpf_ringbuf_output(&sl_events, &event, sizeof(event), 0);
+}
+
+/*
  * The flow's entry is used by both ends, and before the backend's end has
  * joined, by the announcement in its place. The last one to let go deletes it.
  */
@@ -159,6 +190,30 @@ static __always_inline void release_flow(struct sl_flow *flow, __u64 id)
 {
 	if (__sync_fetch_and_sub(&flow->ends, 1) == 1)
 		bpf_map_delete_elem(&sl_flows, &id);
+}
+
+/* For who is none of them. The entry may become another flow's while we look. */
+static __always_inline struct sl_flow *hold_flow(__u64 id)
+{
+	struct sl_flow *flow = bpf_map_lookup_elem(&sl_flows, &id);
+	__u32 ends, was;
+
+	if (!flow)
+		return NULL;
+	ends = flow->ends;
+	for (int i = 0; i < 8; i++) {
+		if (!ends)
+			return NULL;
+		was = __sync_val_compare_and_swap(&flow->ends, ends, ends + 1);
+		if (was == ends) {
+			if (flow->id == id)
+				return flow;
+			release_flow(flow, flow->id);
+			return NULL;
+		}
+		ends = was;
+	}
+	return NULL;
 }
 
 /*

@@ -31,10 +31,31 @@ static __always_inline enum sl_reader reader_of(struct tcp_sock *tp, int flags)
 }
 
 /*
- * Every recvmsg of the node, after it. Redirected bytes are what it returned
- * beyond the advance of copied_seq. Two threads that read one socket may come
- * here in either order: each difference may be wrong, even negative, but they
- * add up, and copied_seq as noted is at most behind.
+ * Notes how far the reader is and returns by how much that is news. Threads that
+ * read one socket may come here in either order, so the greatest counts. Who loses
+ * the race to note it tries again; that it is lost so many times in a row takes
+ * as many processors that are all here for this socket.
+ */
+static __always_inline __u32 note_copied(struct sl_half *me, __u32 seq)
+{
+	__u64 seen = me->copied_seq, was;
+
+	for (int i = 0; i < 16; i++) {
+		__s32 news = seq - (__u32)seen;
+
+		if (news <= 0)
+			return 0;
+		was = __sync_val_compare_and_swap(&me->copied_seq, seen, seen + news);
+		if (was == seen)
+			return news;
+		seen = was;
+	}
+	return 0;
+}
+
+/*
+ * Every recvmsg of the node, after it. First where it is in TCP's bytes and then
+ * how many it has got, for those who look meanwhile: see unread_by.
  *
  * A reader earns the splice by reads in which the two were equal: bytes that
  * left TCP in another way (splice(2), zero copy) make a difference or no event.
@@ -50,8 +71,8 @@ int sl_recv(__u64 *ctx)
 	struct tcp_sock *tp;
 	struct sl_half *me;
 	struct sl_end *end;
-	__u32 seq;
-	__s32 tcp;
+	__u32 tcp, awaited;
+	__u64 received;
 
 	if (ret <= 0 || flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))
 		return 0;
@@ -67,13 +88,15 @@ int sl_recv(__u64 *ctx)
 		return 0;
 	me = end->side == sl_agent ? &flow->agent : &flow->backend;
 
-	seq = copied_seq(tp);
-	tcp = seq - __sync_lock_test_and_set(&me->copied_seq, seq);
-	__sync_fetch_and_add(&me->received, ret);
-	if (tcp != ret)
-		__sync_fetch_and_add(&me->spliced_read, ret - tcp);
+	tcp = note_copied(me, copied_seq(tp));
+	received = __sync_fetch_and_add(&me->received, ret) + ret;
+	awaited = flow->awaited;
+	if (end->side == sl_agent)
+		me->room = room(tp);
+	else if (awaited && unread_by(me, received, &flow->agent) < awaited &&
+		 __sync_val_compare_and_swap(&flow->awaited, awaited, 0) == awaited)
+		tell(end->flow, received, sl_has_read, sl_by_recv);
 
-	me->room = room(tp);
 	reader = reader_of(tp, flags);
 	if (reader != sl_by_recv) {
 		if (me->reader <= sl_by_recv)
@@ -111,20 +134,22 @@ static __always_inline bool in_splice(const struct sl_settings *cfg)
  * does the kernel show splice(2) on a socket; the tracepoint of the system call
  * would make every system call of the node slower.)
  *
- * A backend that splices: nothing is redirected to it from now on, and its
- * endpoint is remembered. And whoever passes here while redirected bytes lie
- * unread does not see them, for recvmsg(2) would have taken them first; tell
- * the agent, which looks again in a while and resets the connection if they
- * still lie there. A reader that waits for ever would be worse.
+ * A backend that splices: nothing is redirected to it from now on, once it has
+ * read what was, and its endpoint is remembered. And whoever passes here while
+ * redirected bytes lie unread does not see them, for recvmsg(2) would have taken
+ * them first, and TCP has none before they are read; tell the agent, which looks
+ * again in a while and resets the connection if they still lie there. A reader
+ * that waits for ever would be worse. One that merely stalls does not come here.
  */
 SEC("tp_btf/tcp_rcv_space_adjust")
 int sl_adjust(__u64 *ctx)
 {
-	struct sl_blind blind = {};
+	enum sl_reader how = sl_unproven;
 	struct sl_endpoint *endpoint;
 	struct sl_settings *cfg;
 	struct sl_flow *flow;
 	struct sl_end *end;
+	__u64 received;
 
 	end = bpf_sk_storage_get(&sl_ends, (void *)ctx[0], NULL, 0);
 	if (!end || !end->flow || end->side != sl_backend)
@@ -136,18 +161,22 @@ int sl_adjust(__u64 *ctx)
 	if (!flow)
 		return 0;
 	if (in_splice(cfg)) {
-		blind.how = sl_by_splice;
+		how = sl_by_splice;
 		if (__sync_lock_test_and_set(&flow->backend.reader, sl_by_splice) != sl_by_splice) {
 			endpoint = endpoint_of(&end->ident);
 			if (endpoint)
 				endpoint->reader = sl_by_splice;
 		}
 	}
-	blind.flow = end->flow;
-	blind.spliced_read = flow->backend.spliced_read;
-	if ((__s64)(flow->agent.spliced - blind.spliced_read) > 0 && flow->noticed != blind.spliced_read + 1) {
-		flow->noticed = blind.spliced_read + 1;
-		bpf_ringbuf_output(&sl_events, &blind, sizeof(blind), 0);
+	received = received_by(&flow->backend);
+	if (flow->over) {
+		/* all of it comes by TCP */
+	} else if (!unread_by(&flow->backend, received, &flow->agent)) {
+		if (how == sl_by_splice)
+			flow->over = 1;
+	} else if (flow->noticed != received + 1) {
+		if (tell(end->flow, received, sl_is_blind, how))
+			flow->noticed = received + 1;
 	}
 	leave_flow(end);
 	return 0;
@@ -176,14 +205,13 @@ static __always_inline struct sock *socket_of(unsigned int fd)
  */
 static __always_inline int on_ioctl(const struct sl_settings *cfg, __u64 fd, __u64 command)
 {
-	struct sl_blind blind = { .how = sl_by_fionread };
 	struct sl_endpoint *endpoint;
 	struct sl_member *member;
 	__u32 copied, next;
 	struct sl_flow *flow;
 	unsigned long flags;
+	__u64 cookie, id, received;
 	struct sock *sk;
-	__u64 cookie;
 	bool fin;
 
 	if (!cfg || command != FIONREAD)
@@ -199,20 +227,20 @@ static __always_inline int on_ioctl(const struct sl_settings *cfg, __u64 fd, __u
 		endpoint->reader = sl_by_fionread;
 
 	/* Still there after reading it: so what was read was this socket's. */
-	blind.flow = member->flow;
+	id = member->flow;
 	if (bpf_map_lookup_elem(&sl_members, &cookie) != member)
 		return 0;
-	flow = bpf_map_lookup_elem(&sl_flows, &blind.flow);
+	flow = bpf_map_lookup_elem(&sl_flows, &id);
 	if (!flow)
 		return 0;
-	blind.spliced_read = flow->backend.spliced_read;
+	received = flow->backend.received;
 	if (read_field(flags, sk, __sk_common.skc_flags) || read_field(copied, (struct tcp_sock *)sk, copied_seq) ||
 	    read_field(next, (struct tcp_sock *)sk, rcv_nxt))
 		return 0;
 	fin = flags & 1UL << kernel_enum(enum sock_flags, SOCK_DONE);
 	if ((cfg->fionread & sl_omits_tcp && (__s32)(next - fin - copied) > 0) ||
-	    (cfg->fionread & sl_omits_spliced && (__s64)(flow->agent.spliced - blind.spliced_read) > 0))
-		bpf_ringbuf_output(&sl_events, &blind, sizeof(blind), 0);
+	    (cfg->fionread & sl_omits_spliced && unread_by(&flow->backend, received, &flow->agent)))
+		tell(id, received, sl_is_blind, sl_by_fionread);
 	return 0;
 }
 

@@ -88,6 +88,7 @@ struct sl_settings {
 	__u32 mark; /* SO_MARK of the agent's backend legs */
 	__u32 owner; /* process id of the agent as the kernel's first namespace counts */
 	__u32 limit; /* bytes redirected and unread, a direction, at most */
+	__u32 credit; /* of these, what the agent allows itself towards a backend */
 	__u32 earn; /* reads by recvmsg until a reader has earned the splice */
 	__u32 stopped; /* 1: no new connection joins, no more bytes are redirected */
 	__u32 sys_splice; /* number of splice(2) on this machine */
@@ -133,21 +134,26 @@ struct sl_ident {
 	__u32 backend_seq; /* the backend's first byte */
 };
 
-/* One end's share of a flow. Only this end writes it, the other one reads it. */
+/*
+ * One end's share of a flow. Only this end writes it, the other one reads it.
+ * Redirected bytes that were read are what was received and did not come from
+ * TCP: see unread_by.
+ */
 struct sl_half {
 	__u64 sent; /* bytes given to sendmsg(2); ahead of it by a write that did not fit */
 	__u64 spliced; /* of these: redirected past TCP */
 	__u64 received; /* bytes that recvmsg(2) returned */
-	__s64 spliced_read; /* of these: not from TCP, that is, redirected bytes */
-	__u32 copied_seq; /* copied_seq of the socket as last seen */
+	__u64 copied_seq; /* the greatest copied_seq seen of the socket, in 64 bits */
+	__u32 first_seq; /* the copied_seq that it began with */
 	__u32 next_seq; /* write_seq if the last write fitted */
 	__u32 exact_reads;
-	__u32 room; /* redirected bytes that this end's receive buffer bears */
+	__u32 room; /* redirected bytes that the agent's receive buffer bears */
 	enum sl_reader reader;
 };
 
 /* One connection of the agent to an endpoint. Key: the cookie of the agent's socket. */
 struct sl_flow {
+	__u64 id; /* its key */
 	struct sl_half agent;
 	/* Far apart, so that two processors do not fight for a cache line. */
 	char endpoint[48];
@@ -158,7 +164,9 @@ struct sl_flow {
 	__u32 ends; /* who still uses this entry */
 	enum sl_outcome reason;
 	__u32 lost; /* redirected bytes that the backend closed on without reading */
-	__s64 noticed; /* spliced_read when a blind reader was last reported */
+	__u32 over; /* 1: the backend has read what was redirected and gets the rest by TCP */
+	__u32 awaited; /* tell the agent when fewer bytes than this are unread; 0: do not */
+	__u64 noticed; /* backend.received + 1 when a blind reader was last reported */
 	struct sl_half backend;
 };
 
@@ -192,12 +200,17 @@ struct sl_member {
 	struct sl_endpoint_key endpoint;
 };
 
-/* A reader did not see bytes that are there for it. */
-struct sl_blind {
+enum sl_sign {
+	sl_is_blind, /* a backend does not see bytes that are there for it */
+	sl_has_read, /* a backend has read as many as were awaited, or never will */
+};
+
+/* What the agent is told of a flow. */
+struct sl_event {
 	__u64 flow;
-	__s64 spliced_read; /* when it was noticed */
-	enum sl_reader how; /* sl_unproven: not known */
-	__u32 zero;
+	__u64 received; /* the backend's, when it was found blind */
+	enum sl_sign sign;
+	enum sl_reader how; /* a blind one reads; sl_unproven: not known */
 };
 
 #endif

@@ -13,14 +13,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type SpliceSlBlind struct {
-	_           structs.HostLayout
-	Flow        uint64
-	SplicedRead int64
-	How         SpliceSlReader
-	Zero        uint32
-}
-
 type SpliceSlByteCounts struct {
 	_         structs.HostLayout
 	ToBackend uint64
@@ -81,8 +73,17 @@ type SpliceSlEndpointKey struct {
 	Zero uint16
 }
 
+type SpliceSlEvent struct {
+	_        structs.HostLayout
+	Flow     uint64
+	Received uint64
+	Sign     SpliceSlSign
+	How      SpliceSlReader
+}
+
 type SpliceSlFlow struct {
 	_         structs.HostLayout
+	Id        uint64
 	Agent     SpliceSlHalf
 	Endpoint  [48]int8
 	Route     [64]int8
@@ -92,23 +93,25 @@ type SpliceSlFlow struct {
 	Ends      uint32
 	Reason    SpliceSlOutcome
 	Lost      uint32
+	Over      uint32
+	Awaited   uint32
 	_         [4]byte
-	Noticed   int64
+	Noticed   uint64
 	Backend   SpliceSlHalf
 }
 
 type SpliceSlHalf struct {
-	_           structs.HostLayout
-	Sent        uint64
-	Spliced     uint64
-	Received    uint64
-	SplicedRead int64
-	CopiedSeq   uint32
-	NextSeq     uint32
-	ExactReads  uint32
-	Room        uint32
-	Reader      SpliceSlReader
-	_           [4]byte
+	_          structs.HostLayout
+	Sent       uint64
+	Spliced    uint64
+	Received   uint64
+	CopiedSeq  uint64
+	FirstSeq   uint32
+	NextSeq    uint32
+	ExactReads uint32
+	Room       uint32
+	Reader     SpliceSlReader
+	_          [4]byte
 }
 
 type SpliceSlIdent struct {
@@ -176,11 +179,19 @@ const (
 	SpliceSlReaderSlByFionread SpliceSlReader = 5
 )
 
+type SpliceSlRequest struct {
+	_       structs.HostLayout
+	Flow    uint64
+	Written uint64
+	Want    uint64
+}
+
 type SpliceSlSettings struct {
 	_               structs.HostLayout
 	Mark            uint32
 	Owner           uint32
 	Limit           uint32
+	Credit          uint32
 	Earn            uint32
 	Stopped         uint32
 	SysSplice       uint32
@@ -194,6 +205,13 @@ type SpliceSlSide uint32
 const (
 	SpliceSlSideSlAgent   SpliceSlSide = 0
 	SpliceSlSideSlBackend SpliceSlSide = 1
+)
+
+type SpliceSlSign uint32
+
+const (
+	SpliceSlSignSlIsBlind SpliceSlSign = 0
+	SpliceSlSignSlHasRead SpliceSlSign = 1
 )
 
 // Names of all BPF objects in the ELF.
@@ -212,12 +230,13 @@ const (
 	SpliceMapSlSocks     = "sl_socks"
 	SpliceProgSlAdjust   = "sl_adjust"
 	SpliceProgSlIoctl    = "sl_ioctl"
+	SpliceProgSlMayWrite = "sl_may_write"
 	SpliceProgSlMsg      = "sl_msg"
 	SpliceProgSlRecv     = "sl_recv"
 	SpliceProgSlSockops  = "sl_sockops"
 	SpliceProgSlSysEnter = "sl_sys_enter"
 	SpliceProgSlWhoami   = "sl_whoami"
-	SpliceVarSlBlindType = "sl_blind_type"
+	SpliceVarSlEventType = "sl_event_type"
 	SpliceVarSlOmitsType = "sl_omits_type"
 )
 
@@ -265,6 +284,7 @@ type SpliceSpecs struct {
 type SpliceProgramSpecs struct {
 	SlAdjust   *ebpf.ProgramSpec `ebpf:"sl_adjust"`
 	SlIoctl    *ebpf.ProgramSpec `ebpf:"sl_ioctl"`
+	SlMayWrite *ebpf.ProgramSpec `ebpf:"sl_may_write"`
 	SlMsg      *ebpf.ProgramSpec `ebpf:"sl_msg"`
 	SlRecv     *ebpf.ProgramSpec `ebpf:"sl_recv"`
 	SlSockops  *ebpf.ProgramSpec `ebpf:"sl_sockops"`
@@ -292,7 +312,7 @@ type SpliceMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SpliceVariableSpecs struct {
-	SlBlindType *ebpf.VariableSpec `ebpf:"sl_blind_type"`
+	SlEventType *ebpf.VariableSpec `ebpf:"sl_event_type"`
 	SlOmitsType *ebpf.VariableSpec `ebpf:"sl_omits_type"`
 }
 
@@ -347,7 +367,7 @@ func (m *SpliceMaps) Close() error {
 //
 // It can be passed to LoadSpliceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SpliceVariables struct {
-	SlBlindType *ebpf.Variable `ebpf:"sl_blind_type"`
+	SlEventType *ebpf.Variable `ebpf:"sl_event_type"`
 	SlOmitsType *ebpf.Variable `ebpf:"sl_omits_type"`
 }
 
@@ -357,6 +377,7 @@ type SpliceVariables struct {
 type SplicePrograms struct {
 	SlAdjust   *ebpf.Program `ebpf:"sl_adjust"`
 	SlIoctl    *ebpf.Program `ebpf:"sl_ioctl"`
+	SlMayWrite *ebpf.Program `ebpf:"sl_may_write"`
 	SlMsg      *ebpf.Program `ebpf:"sl_msg"`
 	SlRecv     *ebpf.Program `ebpf:"sl_recv"`
 	SlSockops  *ebpf.Program `ebpf:"sl_sockops"`
@@ -368,6 +389,7 @@ func (p *SplicePrograms) Close() error {
 	return _SpliceClose(
 		p.SlAdjust,
 		p.SlIoctl,
+		p.SlMayWrite,
 		p.SlMsg,
 		p.SlRecv,
 		p.SlSockops,

@@ -3,16 +3,13 @@
 package splice
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"log/slog"
 	"os"
 	"slices"
 	"time"
 
-	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-gateway/sluice/bpf"
@@ -28,51 +25,47 @@ const (
 )
 
 type suspect struct {
-	bpf.SpliceSlBlind
+	bpf.SpliceSlEvent
 	due time.Time
 }
 
-// watch resets connections whose backend does not see its redirected bytes. It
-// returns when events is closed.
-func (s *Splicer) watch(events *ringbuf.Reader) {
-	var (
-		suspects []suspect
-		record   ringbuf.Record
-	)
+// watch passes the kernel half's events on: it wakes writers, and resets
+// connections whose backend does not see its redirected bytes. It returns when
+// events is closed.
+func (s *Splicer) watch(events *events) {
+	var suspects []suspect
 	for {
 		next := time.Time{} // no deadline
 		if len(suspects) > 0 {
 			next = slices.MinFunc(suspects, func(a, b suspect) int { return a.due.Compare(b.due) }).due
 		}
-		events.SetDeadline(next)
-		err := events.ReadInto(&record)
+		event, err := events.next(next)
 		switch {
 		case errors.Is(err, os.ErrClosed):
 			return
-		case err == nil:
-			var blind bpf.SpliceSlBlind
-			if err := binary.Read(bytes.NewReader(record.RawSample), binary.NativeEndian, &blind); err != nil {
-				s.log.Error("read splice event", "err", err)
-				continue
-			}
+		case errors.Is(err, os.ErrDeadlineExceeded):
+		case err != nil:
+			s.log.Error("wait for splice events", "err", err)
+			return
+		case event.Sign == bpf.SpliceSlSignSlHasRead:
+			s.hasRead(event.Flow)
+			continue
+		default:
 			delay := blindUnknown
-			switch blind.How {
+			switch event.How {
 			case bpf.SpliceSlReaderSlBySplice:
 				delay = blindSplice
 			case bpf.SpliceSlReaderSlByFionread:
 				delay = 0 // it has been told already
 			}
-			suspects = append(suspects, suspect{blind, time.Now().Add(delay)})
-		case !errors.Is(err, os.ErrDeadlineExceeded):
-			s.log.Error("wait for splice events", "err", err)
-			return
+			suspects = append(suspects, suspect{event, time.Now().Add(delay)})
 		}
 		now := time.Now()
 		suspects = slices.DeleteFunc(suspects, func(x suspect) bool {
 			if now.Before(x.due) {
 				return false
 			}
-			s.judge(x.SpliceSlBlind)
+			s.judge(x.SpliceSlEvent)
 			return true
 		})
 	}
@@ -80,14 +73,14 @@ func (s *Splicer) watch(events *ringbuf.Reader) {
 
 // judge resets the connection if its backend has read no redirected byte since
 // the event and some still lie there, or was told by FIONREAD that none do.
-func (s *Splicer) judge(blind bpf.SpliceSlBlind) {
+func (s *Splicer) judge(blind bpf.SpliceSlEvent) {
 	var flow bpf.SpliceSlFlow
 	if err := s.objs.SlFlows.Lookup(blind.Flow, &flow); err != nil {
 		return // ended
 	}
-	unread := int64(flow.Agent.Spliced) - flow.Backend.SplicedRead
+	unread := unread(&flow)
 	fionread := blind.How == bpf.SpliceSlReaderSlByFionread
-	if !fionread && (unread <= 0 || flow.Backend.SplicedRead != blind.SplicedRead) {
+	if !fionread && (unread == 0 || flow.Backend.Received != blind.Received) {
 		return
 	}
 	c := s.connOf(blind.Flow)

@@ -83,8 +83,8 @@ func normal(s string) string {
 	for _, r := range []struct{ re, with string }{
 		{`127\.0\.0\.1:\d+`, "127.0.0.1:PORT"},
 		{`("agent_port"|"port"): \d+`, "$1: PORT"},
-		{`("copied_seq"|"next_seq"): \d+`, "$1: SEQ"},
-		{`"key": \d{2,}`, `"key": COOKIE`},
+		{`("copied_seq"|"first_seq"|"next_seq"): \d+`, "$1: SEQ"},
+		{`("key"|"id"): \d{2,}`, "$1: COOKIE"},
 		{`"room": \d+`, `"room": BYTES`},
 		{`("owner"|"sys_splice"|"sys_splice_compat"|"sys_ioctl"|"fionread"): \d+`, "$1: N"},
 	} {

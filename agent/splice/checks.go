@@ -126,14 +126,14 @@ func checkBackPressure(p *pair) (string, error) {
 	if flow == nil {
 		return "", errors.New("the flow is gone")
 	}
-	unread := int64(flow.Agent.Spliced) - flow.Backend.SplicedRead
-	if unread <= 0 || unread > Limit {
-		return "", fmt.Errorf("%d bytes lie redirected and unread, want at most %d and some", unread, Limit)
+	unread := unread(flow)
+	if unread != int64(sent) || unread > Credit {
+		return "", fmt.Errorf("%d of %d bytes lie redirected and unread, want all and at most %d", unread, sent, Credit)
 	}
 	if err := readPattern(p.backend, 0, sent); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("blocked after %d bytes, %d of them redirected; all read later", sent, unread), nil
+	return fmt.Sprintf("blocked after %d bytes, all of them redirected; all read later", sent), nil
 }
 
 func checkEOF(p *pair) (string, error) {
@@ -151,10 +151,9 @@ func checkEOF(p *pair) (string, error) {
 		if err := sendPattern(way.from, 0, n); err != nil {
 			return "", err
 		}
-		if err := way.from.CloseWrite(); err != nil {
-			return "", err
-		}
-		if err := readPattern(way.to, 0, n); err != nil {
+		ended := make(chan error, 1)
+		go func() { ended <- way.from.CloseWrite() }()
+		if err := errors.Join(readPattern(way.to, 0, n), <-ended); err != nil {
 			return "", err
 		}
 		if m, err := way.to.Read(make([]byte, 1)); m != 0 || !errors.Is(err, io.EOF) {
@@ -227,6 +226,28 @@ func checkLateSplice(p *pair) (string, error) {
 		return "", err
 	}
 	return "gets its bytes by TCP from then on", comparePattern(b, 0)
+}
+
+// checkStalledSplice turns to splice(2) when more is on its way than may lie
+// unread: the backend must get a reset, and no byte before it.
+func checkStalledSplice(p *pair) (string, error) {
+	if err := p.warm(); err != nil {
+		return "", err
+	}
+	sent := make(chan error, 1)
+	go func() { sent <- sendPattern(p.agent, 0, 2*Credit) }()
+	for !p.agent.out.waiting.Load() {
+		if len(sent) > 0 {
+			return "", fmt.Errorf("%d bytes were sent to a reader that does not read: %w", 2*Credit, <-sent)
+		}
+		time.Sleep(100 * time.Microsecond)
+	}
+	_, err := spliceRead(p.backend, 1)
+	writerErr := <-sent
+	if !errors.Is(err, syscall.ECONNRESET) || !errors.Is(writerErr, ErrReaderBlind) {
+		return "", fmt.Errorf("late splice(2) got %w and its writer %w, want a reset", err, writerErr)
+	}
+	return "is reset, and reads no byte out of order", nil
 }
 
 // spliceRead reads n bytes by splice(2) through a pipe; with n 0 it tries once.

@@ -24,13 +24,18 @@ import (
 //
 // It has neither ReadFrom nor WriteTo, on purpose: io.Copy would use splice(2),
 // which does not see spliced bytes. For the same reason the descriptor behind
-// SyscallConn must not be read with splice(2), FIONREAD or MSG_WAITALL.
+// SyscallConn must not be read with splice(2), FIONREAD or MSG_WAITALL; and it
+// must not be written to, for Write waits where TCP's own window does not.
+//
+// It is born with SO_LINGER {1, 0}: unless that is changed, Close resets it.
 type Conn struct {
 	tcp     *net.TCPConn
 	raw     syscall.RawConn
 	splicer *Splicer
 
-	writeClosed atomic.Bool
+	out         writer
+	writeClosed atomic.Bool           // no byte is written any more
+	ended       atomic.Bool           // a FIN was sent, in order
 	atReset     atomic.Pointer[known] // nil: was not reset by us
 	atClose     atomic.Pointer[known] // nil: not closed yet
 }
@@ -66,7 +71,7 @@ func (s *Splicer) Dial(ctx context.Context, network, address string) (net.Conn, 
 }
 
 func (s *Splicer) dial(ctx context.Context, network, address string) (*Conn, error) {
-	d := net.Dialer{KeepAlive: -1, Control: s.setMark}
+	d := net.Dialer{KeepAlive: -1, Control: s.beforeConnect}
 	d.SetMultipathTCP(false)
 	nc, err := d.DialContext(ctx, network, address)
 	if err != nil {
@@ -80,17 +85,27 @@ func (s *Splicer) dial(ctx context.Context, network, address string) (*Conn, err
 	if err != nil {
 		return nil, errors.Join(err, tcp.Close())
 	}
-	c := &Conn{tcp: tcp, raw: raw, splicer: s}
-	s.add(c)
-	return c, nil
+	return s.newConn(tcp, raw), nil
 }
 
-// setMark shows the connection to sl_sockops. Without the mark it is an
-// ordinary connection, so a failure is no reason not to connect.
-func (s *Splicer) setMark(_, _ string, raw syscall.RawConn) error {
-	return raw.Control(func(fd uintptr) {
+func (s *Splicer) newConn(tcp *net.TCPConn, raw syscall.RawConn) *Conn {
+	c := &Conn{tcp: tcp, raw: raw, splicer: s}
+	c.out.init()
+	s.add(c)
+	return c
+}
+
+// beforeConnect shows the connection to sl_sockops. Without the mark it is an
+// ordinary connection, so a failure is no reason not to connect. SO_LINGER is set
+// as early, so that a process that is killed at any moment resets its backends:
+// an empty stream that ends in order would be an answer to some.
+func (s *Splicer) beforeConnect(_, _ string, raw syscall.RawConn) error {
+	var linger error
+	err := raw.Control(func(fd uintptr) {
 		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(s.mark))
+		linger = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	})
+	return errors.Join(err, linger)
 }
 
 // Read reads like a TCP connection does. In particular it returns ECONNRESET
@@ -110,41 +125,17 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, c.explain("read", err)
 }
 
-// Write writes like a TCP connection does. After CloseWrite it fails.
-func (c *Conn) Write(p []byte) (n int, err error) {
-	if c.writeClosed.Load() {
-		// A redirect would be delivered, after the end of file.
-		return 0, c.opError("write", syscall.EPIPE)
-	}
-	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
-		m, err := c.tcp.Write(p[n:])
-		n += m
-		if err == nil {
-			return n, nil
-		}
-		if !errors.Is(err, syscall.ENOMEM) {
-			return n, c.explain("write", err)
-		}
-		// The backend's memory limit, or the kernel's, was met by a redirect.
-		// TCP would wait; the deadline ends this loop as it would end that. What
-		// was refused stays booked as unread, so the connection's end may read
-		// as a reset: rather that than the opposite.
-		time.Sleep(wait)
-	}
-}
-
-// CloseWrite sends a FIN.
-func (c *Conn) CloseWrite() error {
-	c.writeClosed.Store(true)
-	return c.tcp.CloseWrite()
-}
-
 // Close closes the connection. Path and Counters tell afterwards what there was
-// to tell at its first call.
+// to tell at its first call. If redirected bytes are unread and CloseWrite has
+// not been called, it is a reset whatever SetLinger said.
 func (c *Conn) Close() error {
 	end, flow := c.look()
 	c.atClose.CompareAndSwap(nil, &known{end, flow})
+	if flow != nil && !c.ended.Load() && unread(flow) > 0 {
+		_ = c.tcp.SetLinger(0)
+	}
 	err := c.tcp.Close()
+	c.out.end()
 	c.splicer.remove(c)
 	if c.atReset.Load() != nil {
 		return nil
@@ -158,13 +149,24 @@ func (c *Conn) resetNow() {
 	c.atReset.Store(&known{end, flow})
 	_ = c.tcp.SetLinger(0)
 	_ = c.tcp.Close() // fails only if the owner was faster
+	c.out.end()
 }
 
-func (c *Conn) LocalAddr() net.Addr                { return c.tcp.LocalAddr() }
-func (c *Conn) RemoteAddr() net.Addr               { return c.tcp.RemoteAddr() }
-func (c *Conn) SetDeadline(t time.Time) error      { return c.tcp.SetDeadline(t) }
-func (c *Conn) SetReadDeadline(t time.Time) error  { return c.tcp.SetReadDeadline(t) }
-func (c *Conn) SetWriteDeadline(t time.Time) error { return c.tcp.SetWriteDeadline(t) }
+func (c *Conn) LocalAddr() net.Addr               { return c.tcp.LocalAddr() }
+func (c *Conn) RemoteAddr() net.Addr              { return c.tcp.RemoteAddr() }
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.tcp.SetReadDeadline(t) }
+
+// SetDeadline is net.TCPConn's.
+func (c *Conn) SetDeadline(t time.Time) error {
+	c.out.setDeadline(t)
+	return c.tcp.SetDeadline(t)
+}
+
+// SetWriteDeadline is net.TCPConn's. It bounds CloseWrite, too.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	c.out.setDeadline(t)
+	return c.tcp.SetWriteDeadline(t)
+}
 
 // SetLinger is net.TCPConn's.
 func (c *Conn) SetLinger(sec int) error { return c.tcp.SetLinger(sec) }
@@ -180,10 +182,14 @@ func (c *Conn) opError(op string, err error) error {
 }
 
 func (c *Conn) explain(op string, err error) error {
-	if c.atReset.Load() != nil {
+	var op2 *net.OpError
+	switch {
+	case c.atReset.Load() != nil:
 		return c.opError(op, ErrReaderBlind)
+	case errors.As(err, &op2):
+		return c.opError(op, op2.Err) // not RawConn's name for it
 	}
-	return err
+	return c.opError(op, err)
 }
 
 // Path tells how the connection's bytes go: "spliced" when at least one went
@@ -255,4 +261,19 @@ func lost(end bpf.SpliceSlEnd, flow *bpf.SpliceSlFlow) uint32 {
 		return flow.Lost
 	}
 	return end.Lost
+}
+
+// unread returns how many redirected bytes the backend has not read, like
+// unread_by of the kernel half.
+func unread(f *bpf.SpliceSlFlow) int64 {
+	if f.Over != 0 {
+		return 0
+	}
+	n := int64(f.Agent.Spliced) - splicedRead(&f.Backend)
+	return min(max(n, 0), int64(f.Agent.Spliced))
+}
+
+// splicedRead returns how many redirected bytes an end has read.
+func splicedRead(h *bpf.SpliceSlHalf) int64 {
+	return int64(h.Received - (h.CopiedSeq - uint64(h.FirstSeq)))
 }

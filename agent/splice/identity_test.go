@@ -46,7 +46,7 @@ func dialFrom(ns *netns.NS, s *Splicer, from, to netip.AddrPort) (c *net.TCPConn
 			if s == nil {
 				return reuseAddr(raw)
 			}
-			return errors.Join(s.setMark(network, address, raw), reuseAddr(raw))
+			return errors.Join(s.beforeConnect(network, address, raw), reuseAddr(raw))
 		}}
 	d.SetMultipathTCP(false)
 	err = ns.Do(func() error {
@@ -152,7 +152,7 @@ func TestSameAddressesInAnotherNamespaceGetNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		raw, _ := c.SyscallConn()
-		p := &pair{splicer: s, agent: &Conn{tcp: c, raw: raw, splicer: s}, backend: b}
+		p := &pair{splicer: s, agent: s.newConn(c, raw), backend: b}
 		if err := p.warm(); err != nil {
 			t.Fatalf("try %d: %v", i, err)
 		}
@@ -172,7 +172,8 @@ func TestSameAddressesInAnotherNamespaceGetNothing(t *testing.T) {
 				t.Fatalf("try %d: the other namespace got %d bytes", i, n)
 			}
 		}
-		hangUp(c, b, thief.client, thief.server)
+		hangUp(b, thief.client, thief.server)
+		_ = p.agent.Close()
 	}
 }
 

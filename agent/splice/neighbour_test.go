@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -109,7 +110,7 @@ func TestMultipathTCP(t *testing.T) {
 	expectPath(t, c, PathSpliced, "")
 
 	before := outcome(t, s, "mptcp")
-	d := net.Dialer{Control: s.setMark}
+	d := net.Dialer{Control: s.beforeConnect}
 	d.SetMultipathTCP(true)
 	mc, err := d.DialContext(context.Background(), "tcp", addrOf(l).String())
 	if err != nil {
@@ -245,8 +246,8 @@ func TestKilledAgentLosesNothing(t *testing.T) {
 	if err := readPattern(b, 0, unread); err != nil {
 		t.Error(err)
 	}
-	if n, err := b.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
-		t.Errorf("then %d bytes, %v; want end of file", n, err)
+	if n, err := b.Read(make([]byte, 1)); n != 0 || !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("then %d bytes, %v; want a reset, for the stream has not ended", n, err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -219,13 +220,21 @@ func TestPeekingIsNotReading(t *testing.T) {
 		}
 	}
 	_, f := p.agent.look()
-	if f.Backend.Received != 1000 || f.Backend.SplicedRead != int64(f.Agent.Spliced) || f.Agent.Spliced != 1000-earn*100 {
+	if f.Backend.Received != 1000 || splicedRead(&f.Backend) != int64(f.Agent.Spliced) || f.Agent.Spliced != 1000-earn*100 {
 		t.Errorf("books are %+v and %+v", f.Agent, f.Backend)
 	}
 }
 
 func TestLostBytesReadAsReset(t *testing.T) {
 	s := splicer(t)
+	var closing sync.WaitGroup
+	defer closing.Wait()
+	// The agent's half-close waits for the backend to read.
+	halfClosing := func(p *pair) error {
+		closing.Go(func() { _ = p.agent.CloseWrite() })
+		eventually(t, "the agent waits", p.agent.out.waiting.Load)
+		return nil
+	}
 	for _, tc := range []struct {
 		name  string
 		close func(p *pair) error
@@ -233,7 +242,7 @@ func TestLostBytesReadAsReset(t *testing.T) {
 	}{
 		{"close with redirected bytes unread", func(p *pair) error { return p.backend.Close() }, syscall.ECONNRESET},
 		{"close after the agent's half-close", func(p *pair) error {
-			return errors.Join(p.agent.CloseWrite(), p.backend.Close())
+			return errors.Join(halfClosing(p), p.backend.Close())
 		}, syscall.ECONNRESET},
 		{"half-close, then reading on", func(p *pair) error {
 			return errors.Join(p.backend.CloseWrite(), readPattern(p.backend, 0, 5000))
@@ -242,7 +251,7 @@ func TestLostBytesReadAsReset(t *testing.T) {
 			return errors.Join(readPattern(p.backend, 0, 5000), p.backend.Close())
 		}, io.EOF},
 		{"half-close after the agent's, then reading on", func(p *pair) error {
-			return errors.Join(p.agent.CloseWrite(), p.backend.CloseWrite(), readPattern(p.backend, 0, 5000))
+			return errors.Join(halfClosing(p), p.backend.CloseWrite(), readPattern(p.backend, 0, 5000))
 		}, io.EOF},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -284,7 +293,7 @@ func TestFinIsNotCountedAsAByte(t *testing.T) {
 		if n, err := p.backend.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 			t.Fatalf("%d, %v", n, err)
 		}
-		if _, f := p.agent.look(); f.Backend.SplicedRead != 0 || f.Backend.Received != 110 {
+		if _, f := p.agent.look(); splicedRead(&f.Backend) != 0 || f.Backend.Received != 110 {
 			t.Fatalf("books are %+v", f.Backend)
 		}
 		if err := p.backend.Close(); err != nil {

@@ -133,7 +133,7 @@ func playRole(line string) int {
 // echoClient uses an agent's mark without being the agent.
 func echoClient(addr string) error {
 	s := &Splicer{mark: DefaultMark}
-	d := net.Dialer{Control: s.setMark}
+	d := net.Dialer{Control: s.beforeConnect}
 	c, err := d.Dial("tcp", addr)
 	if err != nil {
 		return err

@@ -63,6 +63,7 @@ func (s *Splicer) selfTest() Report {
 		{"lost bytes", checkLost},
 		{"reader by splice(2)", checkSplice},
 		{"reader turns to splice(2)", checkLateSplice},
+		{"reader stalls and splices", checkStalledSplice},
 		{"foreign sockmap", checkForeign},
 	} {
 		detail, err := s.try(check.run)

@@ -13,7 +13,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-gateway/sluice/bpf"
@@ -28,6 +27,11 @@ const (
 	// Limit is how many bytes lie redirected and unread at most, for each
 	// direction of a connection.
 	Limit = 1 << 20
+
+	// Credit is how many of them a Conn leaves with its backend before it waits.
+	// The rest is for those that the kernel refuses for want of memory, which
+	// stay booked until the Conn asks again.
+	Credit = Limit - 2*maxWrite
 
 	// earn is how many reads a reader does by recvmsg(2) before bytes are
 	// redirected to it. Programs that receive a header and splice(2) the rest
@@ -70,7 +74,7 @@ type Splicer struct {
 	config   bpf.SpliceSlSettings
 	report   Report
 	pins     *pins // nil: not pinned
-	events   *ringbuf.Reader
+	events   *events
 	resets   atomic.Uint64
 	proving  atomic.Bool // the self-test runs: its resets are expected
 	watchers sync.WaitGroup
@@ -78,6 +82,8 @@ type Splicer struct {
 	mu     sync.Mutex
 	closed bool
 	conns  map[*Conn]struct{}
+	// waiting are the connections whose writer waits, by flow.
+	waiting map[uint64]*Conn
 
 	use      sync.RWMutex // held for reading while maps are used
 	released bool
@@ -109,7 +115,7 @@ func Open(opts Options) (*Splicer, error) {
 		}
 		opts.Cgroup = root
 	}
-	s := &Splicer{mark: opts.Mark, log: opts.Log, conns: map[*Conn]struct{}{}}
+	s := &Splicer{mark: opts.Mark, log: opts.Log, conns: map[*Conn]struct{}{}, waiting: map[uint64]*Conn{}}
 	if err := s.load(opts.MaxConnections); err != nil {
 		return nil, err
 	}
@@ -126,7 +132,7 @@ func (s *Splicer) start(opts Options) error {
 	if err := s.attach(opts.Cgroup); err != nil {
 		return err
 	}
-	events, err := ringbuf.NewReader(s.objs.SlEvents)
+	events, err := newEvents(s.objs.SlEvents)
 	if err != nil {
 		return unavailable(ReasonKernel, "open map sl_events: %w", err)
 	}
@@ -195,7 +201,7 @@ func (s *Splicer) load(maxConnections int) error {
 		return unavailable(ReasonKernel, "ask for the process id: %w", err)
 	}
 	s.config = bpf.SpliceSlSettings{
-		Mark: s.mark, Owner: owner, Limit: Limit, Earn: earn,
+		Mark: s.mark, Owner: owner, Limit: Limit, Credit: Credit, Earn: earn,
 		SysSplice: unix.SYS_SPLICE, SysSpliceCompat: spliceCompat, SysIoctl: unix.SYS_IOCTL,
 	}
 	return nil
@@ -280,7 +286,7 @@ func (s *Splicer) release() error {
 		errs = append(errs, l.Close())
 	}
 	if s.events != nil {
-		errs = append(errs, s.events.Close())
+		errs = append(errs, s.events.close())
 	}
 	s.watchers.Wait()
 	s.use.Lock()

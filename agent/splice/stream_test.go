@@ -194,10 +194,10 @@ func TestStalledReaderIsBounded(t *testing.T) {
 			_ = p.agent.SetDeadline(time.Now().Add(5 * time.Minute))
 			_ = p.backend.SetDeadline(time.Now().Add(5 * time.Minute))
 			var from, to net.Conn = p.agent, p.backend
-			unread := func(f *bpf.SpliceSlFlow) int64 { return int64(f.Agent.Spliced) - f.Backend.SplicedRead }
+			unread := unread
 			if way != "agent to backend" {
 				from, to = p.backend, p.agent
-				unread = func(f *bpf.SpliceSlFlow) int64 { return int64(f.Backend.Spliced) - f.Agent.SplicedRead }
+				unread = func(f *bpf.SpliceSlFlow) int64 { return int64(f.Backend.Spliced) - splicedRead(&f.Agent) }
 			}
 			before := tcpMemory(t)
 			sent := make(chan error, 1)
@@ -327,7 +327,7 @@ func TestReusedPortsDoNotMixConnections(t *testing.T) {
 	port.Close()
 	for i := range long(2000, 100_000) {
 		d := net.Dialer{LocalAddr: local, Control: func(network, address string, raw syscall.RawConn) error {
-			return errors.Join(s.setMark(network, address, raw), reuseAddr(raw))
+			return errors.Join(s.beforeConnect(network, address, raw), reuseAddr(raw))
 		}}
 		nc, err := d.DialContext(context.Background(), "tcp", addrOf(l).String())
 		if err != nil {
@@ -338,7 +338,7 @@ func TestReusedPortsDoNotMixConnections(t *testing.T) {
 			t.Fatal(err)
 		}
 		raw, _ := nc.(*net.TCPConn).SyscallConn()
-		p := &pair{splicer: s, agent: &Conn{tcp: nc.(*net.TCPConn), raw: raw, splicer: s}, backend: b}
+		p := &pair{splicer: s, agent: s.newConn(nc.(*net.TCPConn), raw), backend: b}
 		for n := range earn + 2 { // the last one is redirected, and left unread every other time
 			if err := sendPattern(p.agent, i+n, 100); err != nil {
 				t.Fatal(err)

@@ -18,10 +18,10 @@ import (
 )
 
 // Leg is one side of a connection. It must be a *net.TCPConn, or a connection
-// that behaves as one. If it has a SyscallConn, bytes go by read(2) and write(2)
-// on its descriptor, never by splice(2) unless it is a *net.TCPConn; at an end
-// of file its own Read says what that means. Nothing is written after
-// CloseWrite.
+// that behaves as one. If it has a SyscallConn, bytes are read by read(2) on its
+// descriptor; at an end of file its own Read says what that means. Unless it is a
+// *net.TCPConn they are written by its own Write, and splice(2) is not used.
+// Nothing is written after CloseWrite.
 type Leg interface {
 	net.Conn
 	CloseWrite() error

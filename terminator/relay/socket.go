@@ -10,7 +10,6 @@ import (
 	"os"
 	"sync"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -136,7 +135,7 @@ func (s *socket) inOrder() bool {
 // sink writes to a leg.
 type sink struct {
 	leg  Leg
-	raw  syscall.RawConn
+	raw  syscall.RawConn // nil: the leg writes itself
 	step func(fd uintptr) bool
 	p    []byte
 	err  error
@@ -144,8 +143,8 @@ type sink struct {
 
 func (s *sink) init(l Leg) {
 	s.leg = l
-	if sc, ok := l.(syscall.Conn); ok {
-		s.raw, _ = sc.SyscallConn()
+	if tcp, ok := l.(*net.TCPConn); ok {
+		s.raw, _ = tcp.SyscallConn()
 	}
 	s.step = s.try
 }
@@ -168,32 +167,13 @@ func (s *sink) try(fd uintptr) bool {
 	return true
 }
 
-// write sends all of p. A sockmap member answers ENOMEM or ENOBUFS when the
-// node is short of socket memory for a moment: that is back-pressure, not the
-// end of the connection.
+// write sends all of p.
 func (s *sink) write(p []byte) error {
-	s.p = p
-	defer func() { s.p = nil }()
-	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		err := s.once()
-		if !errors.Is(err, unix.ENOMEM) && !errors.Is(err, unix.ENOBUFS) {
-			return err
-		}
-		time.Sleep(pause)
-	}
-}
-
-func (s *sink) once() error {
 	if s.raw == nil {
-		n, err := s.leg.Write(s.p)
-		s.p = s.p[n:]
+		_, err := s.leg.Write(p)
 		return err
 	}
-	s.err = nil
-	err := s.raw.Write(s.step)
-	if errors.Is(err, net.ErrClosed) {
-		_, why := s.leg.Write(nil) // the leg may know who closed it
-		err = cmp.Or(why, err)
-	}
-	return cmp.Or(err, s.err)
+	s.p, s.err = p, nil
+	defer func() { s.p = nil }()
+	return cmp.Or(s.raw.Write(s.step), s.err)
 }

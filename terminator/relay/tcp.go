@@ -80,10 +80,14 @@ func Received(c *net.TCPConn) int64 {
 }
 
 // Moved returns a figure that grows with every byte that a connection receives
-// and with every byte that its peer acknowledges.
+// and with every byte that its peer acknowledges, or takes past TCP.
 func Moved(c syscall.Conn) int64 {
 	info := tcpInfo(c)
-	return int64(info.Bytes_received) + int64(info.Bytes_acked)
+	n := int64(info.Bytes_received) + int64(info.Bytes_acked)
+	if past, ok := c.(interface{ Moved() int64 }); ok {
+		n += past.Moved()
+	}
+	return n
 }
 
 // outQueue returns how many bytes the peer has not acknowledged.
