@@ -168,7 +168,12 @@ func (h *Holder) bring() {
 		}
 	}
 	h.look()
-	for a, s := range h.want {
+	by := time.Now().Add(tick)
+	for _, a := range slices.SortedFunc(maps.Keys(h.want), netip.Addr.Compare) {
+		s := h.want[a]
+		if s.rounds == rounds {
+			settle(a, by)
+		}
 		if err := h.tell(a, s); err != nil && failures[a] == nil {
 			failures[a] = err
 		}

@@ -164,3 +164,18 @@ func TestAProcessLeavesTheAddressesToAnother(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// Before neighbors hear of an address, its packets must reach the node's sockets.
+func TestAnAddressIsUsableWhenItIsAnnounced(t *testing.T) {
+	_, hosts := lan(t, 1)
+	h := start(t, hosts[0].NS, capabilities)
+	for range 100 {
+		h.must("set", moving...)
+		for _, a := range moving {
+			if got := ip(t, hosts[0], "route get "+a.String()); !strings.HasPrefix(got, "local ") {
+				t.Fatalf("%s is not a local address yet: %s", a, got)
+			}
+		}
+		h.must("set")
+	}
+}

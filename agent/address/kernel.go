@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -102,11 +103,24 @@ func put(a netip.Addr, link, flags int) error {
 	req.AddData(nl.NewRtAttr(ifaProto, []byte{ours}))
 	life := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Valid: lifetime}} // and preferred for no second
 	req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, life.Serialize()))
-	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
-	if err != nil {
+	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
 		return fmt.Errorf("hold address %s on link %s: %w%s", a, name(link), err, cure(err, a, link))
 	}
 	return nil
+}
+
+// settle waits until packets for an address reach this node's sockets, no longer
+// than until by. The kernel makes the route of a new IPv6 address a moment after
+// the address, hundreds of milliseconds on a busy machine, and until then sends
+// packets for it elsewhere.
+func settle(a netip.Addr, by time.Time) {
+	for {
+		found, err := netlink.RouteGet(a.AsSlice())
+		if err == nil && len(found) > 0 && found[0].Type == unix.RTN_LOCAL || time.Now().After(by) {
+			return
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
 }
 
 // remove removes an address of ours from a link, if it is still there.
