@@ -57,7 +57,7 @@ func findSources(ctx context.Context) (s sources, err error) {
 	version := "v1" + strings.TrimPrefix(modules[kubernetes].Version, "v0")
 	s.binary = filepath.Join(cache, "sluice", "kubernetes-"+version, "kubernetes")
 	if _, err := os.Stat(s.binary); err != nil {
-		return s, fmt.Errorf("Kubernetes %s is not built (%w): run deploy/cluster/kubernetes/build.sh, or make test", version, err)
+		return s, fmt.Errorf("there is no Kubernetes %s (%w): run deploy/cluster/kubernetes/build.sh, or make test", version, err)
 	}
 	return s, nil
 }
