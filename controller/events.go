@@ -29,32 +29,39 @@ type teller struct {
 // eventSource is the reporting controller of Events.
 const eventSource = ControllerName
 
-// maxNote is the longest note of an Event, in bytes (events.k8s.io/v1).
-const maxNote = 1024
+// maxNote and maxAction are the longest that an Event has, in bytes
+// (events.k8s.io/v1).
+const maxNote, maxAction = 1024, 128
 
 // tell compares two statuses of an object. warnings are told when they are new.
 func (t *teller) tell(o client.Object, had, now any, warnings []string) {
-	for _, w := range t.news(o.GetUID(), warnings) {
-		t.event(o, corev1.EventTypeWarning, "Warning", "Serve", w)
+	if news := t.news(o.GetUID(), warnings); len(news) > 0 {
+		t.event(o, corev1.EventTypeWarning, "Warning", "Serve", strings.Join(news, "; "))
 	}
 	for _, c := range transitions(had, now) {
-		kind, action := corev1.EventTypeNormal, "Serve"
+		kind := corev1.EventTypeNormal
 		if c.bad {
-			kind, action = corev1.EventTypeWarning, "Refuse"
+			kind = corev1.EventTypeWarning
 		}
-		note := c.Message
+		// Events of an object with the same reason and action become one, with
+		// the note of the first. So the action tells the parts apart.
+		action, note := c.Type, c.Message
 		if c.of != "" {
-			note = c.of + ": " + note
+			action, note = c.Type+" "+c.of, c.of+": "+note
 		}
 		t.event(o, kind, c.Reason, action, note)
 	}
 }
 
 func (t *teller) event(o client.Object, kind, reason, action, note string) {
-	if len(note) > maxNote {
-		note = strings.ToValidUTF8(note[:maxNote-len("…")], "") + "…"
+	t.recorder.Eventf(o, nil, kind, reason, shortened(action, maxAction), "%s", shortened(note, maxNote))
+}
+
+func shortened(s string, most int) string {
+	if len(s) <= most {
+		return s
 	}
-	t.recorder.Eventf(o, nil, kind, reason, action, "%s", note)
+	return strings.ToValidUTF8(s[:most-len("…")], "") + "…"
 }
 
 // news returns the warnings that an object did not have before.
