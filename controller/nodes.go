@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -79,12 +80,14 @@ func (n *nodes) observe(l *coordinationv1.Lease, gone bool) (news bool) {
 		return had != nil
 	}
 	n.byName[l.Name] = &nodeLease{lease: l, changed: n.clock, node: node}
-	return had == nil || !sameReport(&had.node, &node) || !n.lives(had)
+	return had == nil || !sameReport(had.node, node) || !n.lives(had)
 }
 
-func sameReport(a, b *publication.Node) bool {
-	return a.Holder == b.Holder && a.Serves == b.Serves && a.Draining == b.Draining && a.Version == b.Version &&
-		maps.Equal(a.Failures, b.Failures) && maps.Equal(a.Stale, b.Stale) && slices.Equal(a.Addresses, b.Addresses)
+// sameReport tells whether two reports differ in nothing but when they were
+// written.
+func sameReport(a, b publication.Node) bool {
+	a.Renewed = b.Renewed
+	return reflect.DeepEqual(a, b)
 }
 
 func (n *nodes) lives(l *nodeLease) bool { return n.clock-l.changed <= l.node.Lasts+grace }
