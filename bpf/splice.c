@@ -162,6 +162,7 @@ struct sl_request {
 	__u64 flow;
 	__u64 written; /* bytes that write(2) has taken so far */
 	__u64 want; /* bytes to write next; 0: none, but a FIN */
+	__u64 refused; /* 1: the kernel had no memory for a redirect */
 };
 
 /*
@@ -203,11 +204,13 @@ int sl_may_write(struct sl_request *request)
 		goto out;
 	if (want > cfg->credit / 2)
 		want = cfg->credit / 2;
-	/* A FIN, and what a reader of another kind gets from now on. */
-	to_tcp = !want || flow->backend.reader != sl_by_recv;
+	/* A FIN, or what is not redirected any more, once everything is read. */
+	to_tcp = !want || request->refused || flow->backend.reader != sl_by_recv;
 	for (int i = 0; i < 2; i++) {
 		unread = unread_truly(flow, request->written);
 		credit = cfg->credit - unread;
+		if (!unread && request->refused)
+			flow->over = 1;
 		if (!unread || (!to_tcp && unread + want <= cfg->credit)) {
 			flow->awaited = 0;
 			goto out;

@@ -184,6 +184,7 @@ type SpliceSlRequest struct {
 	Flow    uint64
 	Written uint64
 	Want    uint64
+	Refused uint64
 }
 
 type SpliceSlSettings struct {

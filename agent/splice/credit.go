@@ -33,6 +33,7 @@ type writer struct {
 	flow    uint64 // the socket's cookie; 0: not asked yet
 	free    int    // bytes that may be written before sl_may_write is asked
 	written uint64 // bytes that write(2) has taken
+	refused uint64 // 1: a redirect was, for want of memory
 	p       []byte // what try is to write
 	err     error  // of try
 	try     func(fd uintptr) bool
@@ -106,7 +107,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	defer w.mu.Unlock()
 	w.p = p
 	defer func() { w.p = nil }()
-	for pause := time.Millisecond; ; {
+	for {
 		if c.writeClosed.Load() {
 			// A redirect would be delivered, after the end of file.
 			return len(p) - len(w.p), c.opError("write", syscall.EPIPE)
@@ -126,12 +127,13 @@ func (c *Conn) Write(p []byte) (int, error) {
 			return len(p), nil
 		case err == nil:
 		case errors.Is(err, syscall.ENOMEM):
-			// The backend's memory limit, or the kernel's, was met by a redirect.
-			// TCP would wait; the deadline ends this loop as it would end that.
-			// Ask before the next try: what was refused is booked as unread.
-			w.free = 0
-			time.Sleep(pause)
-			pause = min(2*pause, 100*time.Millisecond)
+			// A redirect met the backend's memory limit, or the kernel's. TCP knows
+			// how to wait for memory: it gets the rest of this connection, once
+			// the backend has read what it was redirected.
+			w.refused = 1
+			if err := c.awaitCredit(0); err != nil {
+				return len(p) - len(w.p), c.explain("write", err)
+			}
 		default:
 			return len(p) - len(w.p), c.explain("write", err)
 		}
@@ -211,7 +213,7 @@ func (c *Conn) mayWrite(want int) (int, error) {
 		return 0, net.ErrClosed // as this connection is
 	}
 	n, err := s.objs.SlMayWrite.Run(&ebpf.RunOptions{
-		Context: bpf.SpliceSlRequest{Flow: w.flow, Written: w.written, Want: uint64(want)},
+		Context: bpf.SpliceSlRequest{Flow: w.flow, Written: w.written, Want: uint64(want), Refused: w.refused},
 	})
 	if err != nil {
 		return 0, fmt.Errorf("ask sl_may_write: %w", err)
