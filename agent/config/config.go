@@ -37,6 +37,7 @@ const (
 	HTTPS Protocol = "HTTPS"
 	TLS   Protocol = "TLS"
 	TCP   Protocol = "TCP"
+	UDP   Protocol = "UDP"
 )
 
 // Listener is one entry of a Gateway. Several listeners may share an address
@@ -58,7 +59,7 @@ type Listener struct {
 	TLS *ListenerTLS `json:"tls,omitempty"`
 	// L4 are the routes for whole connections, most specific hostname first.
 	// On TLS listeners they are TLSRoutes (and TCPRoutes with hostname ""); on
-	// TCP the one with hostname "". On HTTPS they get the connections whose SNI
+	// TCP and UDP the one with hostname "". On HTTPS they get the connections whose SNI
 	// name no entry of HTTP claims. A connection that matches none is refused.
 	L4 []HostRoute `json:"l4,omitempty"`
 	// HTTP are the hosts of HTTP and HTTPS listeners, most specific first.
@@ -70,7 +71,8 @@ type Listener struct {
 	// default of the agent.
 	MaxConnections int `json:"maxConnections,omitempty"`
 	// IdleTimeout ends a connection that moved no byte either way for so long,
-	// 0 for the default of the agent.
+	// and a session of a UDP listener without a datagram; 0 for the default of
+	// the agent.
 	IdleTimeout time.Duration `json:"idleTimeout,omitempty"`
 	// NotServed is why the listener serves nothing, "" when it does. Its host
 	// name stays its own: connections and requests for it are refused, where
@@ -123,7 +125,7 @@ type BackendRef struct {
 
 // Backend is a service and the endpoints that carry it.
 type Backend struct {
-	// Name is "namespace/service:port".
+	// Name is "namespace/service:port", with "/udp" behind it for UDP.
 	Name string `json:"name"`
 	// Endpoints are the usable ones. None: connections are reset at once.
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
@@ -148,6 +150,8 @@ type Service struct {
 	Port string `json:"port,omitempty"`
 	// Number is the port of endpoints whose EndpointSlice gives no number.
 	Number uint16 `json:"number"`
+	// UDP says that the port is one of UDP, else it is one of TCP.
+	UDP bool `json:"udp,omitempty"`
 	// Local takes the endpoints on the node itself only
 	// (Service.spec.internalTrafficPolicy: Local).
 	Local bool `json:"local,omitempty"`

@@ -96,8 +96,12 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 			[]string{"backend 0: name is required"}},
 		"no port": {func(s *config.Snapshot) { listener(s, "a/gw/http").Port = 0 },
 			[]string{"listener a/gw/http: port is required"}},
-		"an unknown protocol": {func(s *config.Snapshot) { listener(s, "a/gw/http").Protocol = "UDP" },
-			[]string{`listener a/gw/http: protocol "UDP" is not one of HTTP, HTTPS, TLS, TCP`}},
+		"an unknown protocol": {func(s *config.Snapshot) { listener(s, "a/gw/http").Protocol = "SCTP" },
+			[]string{`listener a/gw/http: protocol "SCTP" is not one of HTTP, HTTPS, TLS, TCP, UDP`}},
+		"UDP with a hostname": {func(s *config.Snapshot) {
+			l := listener(s, "a/gw/tcp")
+			l.Protocol, l.Hostname = config.UDP, "x"
+		}, []string{"listener a/gw/tcp: protocol UDP takes no hostname"}},
 		"TLS without tls": {func(s *config.Snapshot) { listener(s, "a/gw/pass").TLS = nil },
 			[]string{"listener a/gw/pass: protocol TLS needs tls"}},
 		"HTTP with tls": {func(s *config.Snapshot) { listener(s, "a/gw/http").TLS = &config.ListenerTLS{} },
@@ -166,6 +170,12 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 			l := listener(s, "a/gw/tcp")
 			l.Port, l.Addresses, s.Addresses = 80, nil, nil
 		}, []string{"listener a/gw/tcp: port 80 is also used by listener a/gw/http with protocol HTTP"}},
+		"two of UDP on a port": {func(s *config.Snapshot) {
+			for _, name := range []string{"a/gw/http", "a/gw/tcp"} {
+				l := listener(s, name)
+				l.Protocol, l.Port, l.Addresses, l.HTTP = config.UDP, 53, nil, nil
+			}
+		}, []string{"listener a/gw/tcp: port 53 is also used by listener a/gw/http with protocol UDP"}},
 		"plain and encrypted on a port": {func(s *config.Snapshot) { listener(s, "a/gw/http").Port = 443 },
 			[]string{
 				"listener a/gw/pass: port 443 is also used by listener a/gw/http with protocol HTTP",

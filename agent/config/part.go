@@ -18,26 +18,48 @@ func (l *Listener) Gateway() string {
 // Parts takes the snapshot apart: for each Gateway with a listener, by
 // "namespace/name", its listeners and all that they refer to. Each part is
 // sorted and valid when s is. Parts share memory with s.
-func (s *Snapshot) Parts() map[string]*Snapshot {
+func (s *Snapshot) Parts() map[string]*Snapshot { return s.split((*Listener).Gateway) }
+
+// ByTransport takes the snapshot apart into what is served over TCP and what
+// is served over UDP, as Parts does.
+func (s *Snapshot) ByTransport() (tcp, udp *Snapshot) {
+	parts := s.split(func(l *Listener) string {
+		if l.Protocol == UDP {
+			return "udp"
+		}
+		return "tcp"
+	})
+	if tcp, udp = parts["tcp"], parts["udp"]; tcp == nil {
+		tcp = &Snapshot{}
+	}
+	if udp == nil {
+		udp = &Snapshot{}
+	}
+	return tcp, udp
+}
+
+// split is Parts by any property of listeners.
+func (s *Snapshot) split(by func(*Listener) string) map[string]*Snapshot {
 	routes := byName(s.Routes, func(r *Route) string { return r.Name })
 	backends := byName(s.Backends, func(b *Backend) string { return b.Name })
 	certificates := byName(s.Certificates, func(c *Certificate) string { return c.Name })
 	authorities := byName(s.Authorities, func(a *Authority) string { return a.Name })
 	listeners := map[string][]Listener{}
-	for _, l := range s.Listeners {
-		listeners[l.Gateway()] = append(listeners[l.Gateway()], l)
+	for i := range s.Listeners {
+		k := by(&s.Listeners[i])
+		listeners[k] = append(listeners[k], s.Listeners[i])
 	}
 	held := make(map[netip.Addr]bool, len(s.Addresses))
 	for _, a := range s.Addresses {
 		held[a] = true
 	}
 	parts := make(map[string]*Snapshot, len(listeners))
-	for gateway, of := range listeners {
+	for k, of := range listeners {
 		used := uses(of, routes, backends)
 		p := &Snapshot{Listeners: of, Routes: pick(routes, used.routes), Backends: pick(backends, used.backends),
 			Certificates: pick(certificates, used.certificates), Authorities: pick(authorities, used.authorities), Addresses: among(of, held)}
 		p.Sort()
-		parts[gateway] = p
+		parts[k] = p
 	}
 	return parts
 }
@@ -166,9 +188,14 @@ func appendNew[T any](to, from []T, have map[string]bool, name func(*T) string) 
 	return to
 }
 
-// sockets are the listeners by where they listen; the zero Addr is every
-// address.
-type sockets map[netip.AddrPort][]*Listener
+// sockets are the listeners by where they listen.
+type sockets map[socketKey][]*Listener
+
+// socketKey is where a listener listens. The zero Addr is every address.
+type socketKey struct {
+	at  netip.AddrPort
+	udp bool
+}
 
 func (s sockets) add(l *Listener) {
 	for _, k := range l.socketKeys() {
@@ -185,7 +212,7 @@ func (s sockets) conflict(l *Listener) string {
 			case o.Name == l.Name:
 				return fmt.Sprintf("listener %s is there already", l.Name)
 			case o.Protocol != l.Protocol && (!encrypted || l.Protocol != TLS && l.Protocol != HTTPS),
-				l.Protocol == TCP:
+				l.Protocol == TCP, l.Protocol == UDP:
 				return fmt.Sprintf("port %d is also used by listener %s with protocol %s", l.Port, o.Name, o.Protocol)
 			case o.Hostname == l.Hostname:
 				return fmt.Sprintf("port %d hostname %q is also used by listener %s", l.Port, l.Hostname, o.Name)
@@ -195,13 +222,14 @@ func (s sockets) conflict(l *Listener) string {
 	return ""
 }
 
-func (l *Listener) socketKeys() []netip.AddrPort {
+func (l *Listener) socketKeys() []socketKey {
+	udp := l.Protocol == UDP
 	if len(l.Addresses) == 0 {
-		return []netip.AddrPort{netip.AddrPortFrom(netip.Addr{}, l.Port)}
+		return []socketKey{{netip.AddrPortFrom(netip.Addr{}, l.Port), udp}}
 	}
-	keys := make([]netip.AddrPort, 0, len(l.Addresses))
+	keys := make([]socketKey, 0, len(l.Addresses))
 	for _, a := range l.Addresses {
-		if k := netip.AddrPortFrom(a, l.Port); !slices.Contains(keys, k) {
+		if k := (socketKey{netip.AddrPortFrom(a, l.Port), udp}); !slices.Contains(keys, k) {
 			keys = append(keys, k)
 		}
 	}

@@ -95,8 +95,8 @@ func (v *validation) listener(l *Listener) {
 	v.hostname(at, l.Hostname)
 	encrypted := l.Protocol == HTTPS || l.Protocol == TLS
 	switch {
-	case !slices.Contains([]Protocol{HTTP, HTTPS, TLS, TCP}, l.Protocol):
-		v.addf("%s: protocol %q is not one of HTTP, HTTPS, TLS, TCP", at, l.Protocol)
+	case !slices.Contains([]Protocol{HTTP, HTTPS, TLS, TCP, UDP}, l.Protocol):
+		v.addf("%s: protocol %q is not one of HTTP, HTTPS, TLS, TCP, UDP", at, l.Protocol)
 	case encrypted && l.TLS == nil:
 		v.addf("%s: protocol %s needs tls", at, l.Protocol)
 	case !encrypted && l.TLS != nil:
@@ -110,8 +110,8 @@ func (v *validation) listener(l *Listener) {
 	if l.NotServed != "" && (len(l.L4) > 0 || len(l.HTTP) > 0 || l.TLS != nil && len(l.TLS.Certificates) > 0) {
 		v.addf("%s: is not served (%s) and has routes or certificates", at, l.NotServed)
 	}
-	if l.Protocol == TCP && l.Hostname != "" {
-		v.addf("%s: protocol TCP takes no hostname", at)
+	if (l.Protocol == TCP || l.Protocol == UDP) && l.Hostname != "" {
+		v.addf("%s: protocol %s takes no hostname", at, l.Protocol)
 	}
 	if len(l.HTTP) > 0 && l.Protocol != HTTP && l.Protocol != HTTPS {
 		v.addf("%s: protocol %s takes no HTTP rules", at, l.Protocol)

@@ -136,8 +136,12 @@ func near(s config.Service, in []candidate, at Place) []candidate {
 // portNumber returns the number of the Service's port in a slice. They belong
 // together by name; a slice port without number stands for every port.
 func portNumber(slice *discoveryv1.EndpointSlice, s config.Service) (uint16, bool) {
+	want := corev1.ProtocolTCP
+	if s.UDP {
+		want = corev1.ProtocolUDP
+	}
 	for _, p := range slice.Ports {
-		if deref(p.Name, "") != s.Port || deref(p.Protocol, corev1.ProtocolTCP) != corev1.ProtocolTCP {
+		if deref(p.Name, "") != s.Port || deref(p.Protocol, corev1.ProtocolTCP) != want {
 			continue
 		}
 		number := int32(s.Number)

@@ -234,7 +234,7 @@ func resolve(s *config.Snapshot, slicesOf slicesFunc, at endpoints.Place) (notes
 		usable, why := endpoints.Select(*b.Service, slicesOf(b.Service.Namespace, b.Service.Name), at)
 		b.Endpoints, b.Service = usable, nil
 		if why != "" {
-			notes = append(notes, why+"; connections are reset")
+			notes = append(notes, why+"; what comes for it is refused")
 		}
 	}
 	return notes

@@ -3,6 +3,7 @@
 package translate
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -26,26 +27,48 @@ type backend struct {
 	clear string
 }
 
-// resolveL4 resolves the backends of a TCPRoute or TLSRoute.
+// resolveL4 resolves the backends of a TCPRoute, TLSRoute or UDPRoute.
 func (t *translator) resolveL4(r *route) {
 	for _, ref := range r.l4 {
 		b, v := t.resolve(r, ref.BackendObjectReference)
 		weight := value(ref.Weight, 1)
 		r.backends = append(r.backends, config.BackendRef{Backend: b, Weight: int(weight)})
 		if !v.ok() {
-			v.message += shareText(weight)
+			v.message += r.shareText(weight)
 			r.refs = append(r.refs, v)
 		}
 	}
 	if len(r.backends) > 0 && !slices.ContainsFunc(r.backends, func(b config.BackendRef) bool { return b.Weight > 0 }) {
-		r.warn("every backendRef has weight 0; connections are reset")
+		r.warn("every backendRef has weight 0; " + r.lost())
 	}
 }
 
+// udp tells whether the route carries datagrams.
+func (r *route) udp() bool { return r.kind == "UDPRoute" }
+
+// carries is what the route carries, in words.
+func (r *route) carries() string {
+	if r.udp() {
+		return "datagrams"
+	}
+	return "connections"
+}
+
+// lost says what becomes of what has nowhere to go.
+func (r *route) lost() string {
+	if r.udp() {
+		return "datagrams are refused"
+	}
+	return "connections are reset"
+}
+
 // shareText says what becomes of the share of a reference that leads nowhere.
-func shareText(weight int32) string {
-	if weight == 0 {
+func (r *route) shareText(weight int32) string {
+	switch {
+	case weight == 0:
 		return ""
+	case r.udp():
+		return "; its share of datagrams is refused"
 	}
 	return "; its share of connections is reset"
 }
@@ -78,20 +101,27 @@ func (t *translator) resolve(r *route, ref gwv1.BackendObjectReference) (string,
 		return "", verdict{string(gwv1.RouteReasonUnsupportedProtocol), fmt.Sprintf(
 			"backendRef to Service %s has no port; %s", to, portsText(service))}
 	}
-	port := servicePort(service, *ref.Port)
+	want := corev1.ProtocolTCP
+	if r.udp() {
+		want = corev1.ProtocolUDP
+	}
+	port := servicePort(service, *ref.Port, want)
 	if port == nil {
 		return "", verdict{string(gwv1.RouteReasonBackendNotFound), fmt.Sprintf(
 			"Service %s has no port %d; %s", to, *ref.Port, portsText(service))}
 	}
-	if p := port.Protocol; p != "" && p != corev1.ProtocolTCP {
+	if p := cmp.Or(port.Protocol, corev1.ProtocolTCP); p != want {
 		return "", verdict{string(gwv1.RouteReasonUnsupportedProtocol), fmt.Sprintf(
-			"port %d of Service %s has protocol %s; only TCP is supported", *ref.Port, to, p)}
+			"port %d of Service %s has protocol %s; a %s needs one with protocol %s", *ref.Port, to, p, r.kind, want)}
 	}
 	if service.Spec.Type == corev1.ServiceTypeExternalName && !t.alone() {
 		return "", verdict{string(gwv1.RouteReasonUnsupportedProtocol), fmt.Sprintf(
 			"Service %s has type ExternalName, which would lead past ReferenceGrants; use a Service with an EndpointSlice of addressType FQDN", to)}
 	}
 	key := fmt.Sprintf("%s:%d", to, *ref.Port)
+	if r.udp() {
+		key += "/udp"
+	}
 	b := t.backends[key]
 	if b == nil {
 		b = t.newBackend(key, service, port)
@@ -100,23 +130,33 @@ func (t *translator) resolve(r *route, ref gwv1.BackendObjectReference) (string,
 	if r.http != nil && !b.protocol.ok() {
 		return "", b.protocol
 	}
-	r.warn(b.warning)
+	if b.warning != "" {
+		r.warn(b.warning + "; " + r.lost())
+	}
 	if r.inTheClear() {
 		r.warn(b.clear)
 	}
 	return key, verdict{}
 }
 
-func servicePort(s *corev1.Service, port gwv1.PortNumber) *corev1.ServicePort {
+// servicePort returns a port of a Service by number: the one with the protocol
+// where TCP and UDP share the number.
+func servicePort(s *corev1.Service, port gwv1.PortNumber, protocol corev1.Protocol) *corev1.ServicePort {
+	var other *corev1.ServicePort
 	for i := range s.Spec.Ports {
-		if s.Spec.Ports[i].Port == port {
-			return &s.Spec.Ports[i]
+		p := &s.Spec.Ports[i]
+		switch {
+		case p.Port != port:
+		case cmp.Or(p.Protocol, corev1.ProtocolTCP) == protocol:
+			return p
+		default:
+			other = p
 		}
 	}
 	if s.Spec.Type == corev1.ServiceTypeExternalName && len(s.Spec.Ports) == 0 {
-		return &corev1.ServicePort{Port: port} // such a Service needs no ports
+		return &corev1.ServicePort{Port: port, Protocol: protocol} // such a Service needs no ports
 	}
-	return nil
+	return other
 }
 
 func portsText(s *corev1.Service) string {
@@ -161,7 +201,7 @@ func (t *translator) newBackend(key string, s *corev1.Service, port *corev1.Serv
 	if s.Spec.Type == corev1.ServiceTypeExternalName {
 		host := strings.ToLower(strings.TrimSuffix(s.Spec.ExternalName, "."))
 		if host == "" {
-			b.warning = fmt.Sprintf("Service %s has type ExternalName without externalName; connections are reset", nameOf(s))
+			b.warning = fmt.Sprintf("Service %s has type ExternalName without externalName", nameOf(s))
 			return b
 		}
 		b.config.Endpoints = []config.Endpoint{{Host: host, Port: uint16(port.Port)}}
@@ -173,9 +213,6 @@ func (t *translator) newBackend(key string, s *corev1.Service, port *corev1.Serv
 		return b
 	}
 	b.config.Endpoints, b.warning = endpoints.Select(service, t.slices[nameOf(s)], endpoints.Place{})
-	if b.warning != "" {
-		b.warning += "; connections are reset"
-	}
 	return b
 }
 
@@ -186,6 +223,6 @@ func serviceOf(s *corev1.Service, port *corev1.ServicePort) config.Service {
 	if port.TargetPort.Type == intstr.Int && port.TargetPort.IntVal != 0 {
 		number = port.TargetPort.IntVal
 	}
-	return config.Service{Namespace: s.Namespace, Name: s.Name, Port: port.Name, Number: uint16(number),
+	return config.Service{Namespace: s.Namespace, Name: s.Name, Port: port.Name, Number: uint16(number), UDP: port.Protocol == corev1.ProtocolUDP,
 		Local: value(s.Spec.InternalTrafficPolicy, corev1.ServiceInternalTrafficPolicyCluster) == corev1.ServiceInternalTrafficPolicyLocal}
 }

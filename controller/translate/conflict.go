@@ -121,8 +121,10 @@ func samePort(a, b *listener) bool {
 
 // sharePort tells whether host names can tell two listeners on one port apart.
 func sharePort(a, b *listener) bool {
-	if a.spec.Protocol == gwv1.TCPProtocolType || b.spec.Protocol == gwv1.TCPProtocolType {
-		return false
+	for _, p := range []gwv1.ProtocolType{gwv1.TCPProtocolType, gwv1.UDPProtocolType} {
+		if a.spec.Protocol == p || b.spec.Protocol == p {
+			return false
+		}
 	}
 	return a.encrypted() == b.encrypted()
 }

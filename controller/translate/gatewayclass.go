@@ -61,6 +61,7 @@ var supported = []gwv1.FeatureName{
 	"TLSRoute",
 	"TLSRouteModeMixed",
 	"TLSRouteModeTerminate",
+	"UDPRoute",
 }
 
 func (t *translator) readClasses() {

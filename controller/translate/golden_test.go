@@ -358,6 +358,8 @@ func decodeStored(t testing.TB, data []byte, into *translate.Resources) {
 			decodeOne(t, doc, &into.TCPRoutes)
 		case "TLSRoute":
 			decodeOne(t, doc, &into.TLSRoutes)
+		case "UDPRoute":
+			decodeOne(t, doc, &into.UDPRoutes)
 		case "HTTPRoute":
 			decodeOne(t, doc, &into.HTTPRoutes)
 		case "ReferenceGrant":

@@ -119,7 +119,7 @@ func (t *translator) readListener(g *gateway, set *listenerSet, spec *gwv1.Liste
 	supported := supportedKinds(spec.Protocol, l.passthrough)
 	if supported == nil {
 		l.accepted = verdict{string(gwv1.ListenerReasonUnsupportedProtocol), fmt.Sprintf(
-			"protocol %s is not supported; use HTTP, HTTPS, TLS or TCP", spec.Protocol)}
+			"protocol %s is not supported; use HTTP, HTTPS, TLS, TCP or UDP", spec.Protocol)}
 		return l
 	}
 	l.readKinds(supported)
@@ -146,6 +146,8 @@ func supportedKinds(p gwv1.ProtocolType, passthrough bool) []string {
 		return []string{"TLSRoute", "TCPRoute"}
 	case p == gwv1.TCPProtocolType:
 		return []string{"TCPRoute"}
+	case p == gwv1.UDPProtocolType:
+		return []string{"UDPRoute"}
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ type route struct {
 
 	named     bool // has host names
 	hostnames []string
-	l4        []gwv1.BackendRef // of TCPRoute and TLSRoute
+	l4        []gwv1.BackendRef // of TCPRoute, TLSRoute and UDPRoute
 	http      *gwv1.HTTPRoute
 
 	parents []*parent
@@ -96,7 +96,11 @@ func (t *translator) readRoutes() []*route {
 			named: true, hostnames: lower(o.Spec.Hostnames)})
 	}
 	for _, o := range t.in.UDPRoutes {
-		out = append(out, &route{kind: "UDPRoute", object: o, common: &o.Spec.CommonRouteSpec, had: &o.Status.RouteStatus})
+		r := &route{kind: "UDPRoute", object: o, common: &o.Spec.CommonRouteSpec, had: &o.Status.RouteStatus}
+		for _, rule := range o.Spec.Rules {
+			r.l4 = append(r.l4, rule.BackendRefs...)
+		}
+		out = append(out, r)
 	}
 	slices.SortFunc(out, func(a, b *route) int {
 		return cmp.Or(compareAge(a.object, b.object), cmp.Compare(a.kind, b.kind))
@@ -189,7 +193,7 @@ func (p *parent) place(r *route, l *listener, hostname string) {
 		l.l4[hostname] = r
 		return
 	}
-	what := "all connections"
+	what := "all " + r.carries()
 	if hostname != "" {
 		what = fmt.Sprintf("the connections for %q", hostname)
 	}
@@ -314,7 +318,7 @@ func (l *listener) refuseKind(kind string) refusal {
 		"TLSRoute":  "use protocol TLS",
 		"HTTPRoute": "use protocol HTTP or HTTPS",
 		"GRPCRoute": "GRPCRoute is not supported, use a TLSRoute, or an HTTPRoute with appProtocol kubernetes.io/h2c",
-		"UDPRoute":  "UDPRoute is not supported",
+		"UDPRoute":  "use protocol UDP",
 	}[kind]}
 }
 
