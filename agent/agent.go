@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"sync"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/sluice-gateway/sluice/agent/config"
 	"github.com/sluice-gateway/sluice/agent/splice"
+	"github.com/sluice-gateway/sluice/agent/udp"
 	"github.com/sluice-gateway/sluice/terminator"
 )
 
@@ -52,6 +54,7 @@ type Agent struct {
 	resolver *resolver
 	registry *prometheus.Registry
 
+	udp       *udp.Forwarder
 	splicer   *splice.Splicer // nil in relay mode
 	spliceErr error
 	splice    SpliceStatus
@@ -77,7 +80,7 @@ type applied struct {
 // It fails when a socket cannot be opened; a splice that cannot is no failure.
 // Whoever gets an Agent must Run it, which closes what New opened.
 func New(opts Options) (_ *Agent, err error) {
-	a := &Agent{opts: opts, started: time.Now(), resolver: newResolver(opts.Log), registry: prometheus.NewPedanticRegistry()}
+	a := &Agent{opts: opts, started: time.Now(), resolver: newResolver(opts.Log), udp: udp.New(opts.Log), registry: prometheus.NewPedanticRegistry()}
 	if opts.Server.Metrics == nil {
 		opts.Server.Metrics = terminator.NewMetrics()
 	}
@@ -120,13 +123,15 @@ func (a *Agent) close() error {
 
 // Run serves until ctx ends, then drains: /readyz says so at once, no
 // connection is accepted any more, open ones may finish within the server's
-// drain timeout. Metrics and the admin socket answer until the end; the splice
+// drain timeout; UDP is served meanwhile. Metrics and the admin socket answer until the end; the splice
 // is closed last. Snapshots may be applied before and during Run.
 func (a *Agent) Run(ctx context.Context) error {
 	resolving, stopResolving := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopResolving()
 	var wg sync.WaitGroup
 	wg.Go(func() { a.keepResolving(resolving) })
+	var udpErr error
+	wg.Go(func() { udpErr = a.udp.Run(resolving) })
 	servers := []*http.Server{
 		a.serve(&wg, a.admin, a.adminHandler()),
 		a.serve(&wg, a.metrics, a.metricsHandler()),
@@ -144,7 +149,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 	}
 	wg.Wait()
-	return errors.Join(err, a.close())
+	return errors.Join(err, udpErr, a.close())
 }
 
 // serve answers HTTP on l, which may be nil, until the returned server is
@@ -194,14 +199,15 @@ func (a *Agent) Apply(s *config.Snapshot) config.Report {
 // publish brings the node in line with s and with the addresses that are known
 // of its names. The caller holds mu.
 func (a *Agent) publish(s *config.Snapshot) config.Report {
-	resolved := a.resolver.apply(s)
+	tcp, datagrams := a.resolver.apply(s).ByTransport()
 	// The kernel must know an endpoint before the first connection to it.
 	if a.splicer != nil {
-		if err := a.splicer.SetEndpoints(endpoints(resolved)); err != nil {
+		if err := a.splicer.SetEndpoints(endpoints(tcp)); err != nil {
 			a.opts.Log.Error("endpoints are not all known to the splice, theirs are relayed", "error", err)
 		}
 	}
-	report := a.opts.Server.Apply(resolved)
+	report := a.opts.Server.Apply(tcp)
+	maps.Copy(report.Listeners, a.udp.Apply(datagrams))
 	report.Hash = s.Hash()
 	a.current.Store(&applied{snapshot: s, hash: report.Hash, at: time.Now(), certificates: describe(s.Certificates)})
 	return report
@@ -217,6 +223,7 @@ func (a *Agent) Report() config.Report {
 		return config.Report{}
 	}
 	report := a.opts.Server.Report()
+	maps.Copy(report.Listeners, a.udp.Report())
 	report.Hash = c.hash // the terminator saw addresses where c has names
 	return report
 }

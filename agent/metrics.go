@@ -63,6 +63,7 @@ func (a *Agent) register() {
 	a.registry.MustRegister(
 		collector{a},
 		a.opts.Server.Metrics,
+		a.udp,
 		splice.Collector{Splicer: a.splicer, Err: a.spliceErr},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),

@@ -59,7 +59,7 @@ type ListenerStatus struct {
 	Hostname  string          `json:"hostname,omitempty"`
 	// Problem is why the listener is not served, "" when it is.
 	Problem string `json:"problem,omitempty"`
-	// Connections are the open ones.
+	// Connections are the open ones, of a UDP listener its sessions.
 	Connections int `json:"connections"`
 }
 
@@ -94,6 +94,7 @@ func (a *Agent) Status() Status {
 	for _, conn := range a.Connections() {
 		open[conn.Listener]++
 	}
+	maps.Copy(open, a.udp.Sessions())
 	report := a.Report()
 	for _, l := range c.snapshot.Listeners {
 		s.Listeners = append(s.Listeners, ListenerStatus{Name: l.Name, Addresses: l.Addresses, Port: l.Port, Protocol: l.Protocol,

@@ -173,7 +173,7 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 		"two of UDP on a port": {func(s *config.Snapshot) {
 			for _, name := range []string{"a/gw/http", "a/gw/tcp"} {
 				l := listener(s, name)
-				l.Protocol, l.Port, l.Addresses, l.HTTP = config.UDP, 53, nil, nil
+				l.Protocol, l.Port, l.Addresses, l.HTTP = config.UDP, 53, listener(s, "a/gw/tcp").Addresses, nil
 			}
 		}, []string{"listener a/gw/tcp: port 53 is also used by listener a/gw/http with protocol UDP"}},
 		"plain and encrypted on a port": {func(s *config.Snapshot) { listener(s, "a/gw/http").Port = 443 },

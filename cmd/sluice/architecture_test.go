@@ -27,12 +27,13 @@ var mayImport = map[string]struct {
 	packages []string
 	reason   string
 }{
+	"agent/udp":                 {[]string{"agent/config"}, "it serves the UDP listeners of a snapshot, as the terminator does the others"},
 	"agent/splice":              {[]string{"bpf"}, "it is the only one that knows the kernel half"},
 	"agent/address":             {[]string{"bpf"}, "it sends its frames through the kernel half, and knows nothing of what is served at an address"},
 	"terminator":                {[]string{"agent/config", "terminator/balance", "terminator/httproute", "terminator/relay"}, "it serves a snapshot and sees neither BPF nor Kubernetes; Server.Dial is the seam"},
 	"terminator/httproute":      {[]string{"agent/config", "terminator/balance"}, "it serves the HTTP rules of a snapshot"},
 	"terminator/balance":        {[]string{"agent/config"}, "it chooses among the endpoints of a snapshot"},
-	"agent":                     {[]string{"agent/config", "agent/splice", "terminator"}, "it runs a node and does not know where snapshots come from"},
+	"agent":                     {[]string{"agent/config", "agent/splice", "agent/udp", "terminator"}, "it runs a node and does not know where snapshots come from"},
 	"controller/endpoints":      {[]string{"agent/config"}, "EndpointSlices to endpoints is a pure function"},
 	"controller/translate":      {[]string{"agent/config", "controller/endpoints", "controller/translate/keypair", "controller/v1alpha1"}, "resources to snapshot is a pure function"},
 	"controller/manifest":       {[]string{"controller/translate", "controller/v1alpha1"}, "it reads resources and does not judge them"},
