@@ -103,7 +103,7 @@ func newCluster(t *testing.T) *cluster {
 	c.namespace = ns.Name
 	t.Cleanup(func() {
 		ctx := context.Background()
-		for _, o := range []client.Object{&gwv1.Gateway{}, &gwv1.TCPRoute{}, &gwv1.TLSRoute{}, &gwv1.HTTPRoute{}} {
+		for _, o := range []client.Object{&gwv1.Gateway{}, &gwv1.TCPRoute{}, &gwv1.TLSRoute{}, &gwv1.HTTPRoute{}, &gwv1.BackendTLSPolicy{}} {
 			if err := c.DeleteAllOf(ctx, o, client.InNamespace(c.namespace)); err != nil && !meta.IsNoMatchError(err) {
 				t.Error(err)
 			}
