@@ -99,8 +99,8 @@ func (w *writer) once(fd uintptr) bool {
 	}
 }
 
-// Write writes like a TCP connection does, except that a single Write is not
-// interrupted by CloseWrite. After CloseWrite it fails.
+// Write writes like a TCP connection does; only, CloseWrite does not interrupt a
+// Write that TCP's window keeps waiting. After CloseWrite it fails.
 func (c *Conn) Write(p []byte) (int, error) {
 	w := &c.out
 	w.mu.Lock()

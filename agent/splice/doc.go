@@ -21,5 +21,7 @@
 // backend are redirected once it has read a few times by recvmsg(2). (The agent
 // is known to read that way.) Either direction is redirected while no byte of it
 // lies in TCP and what lies unread is within bounds, at most 1 MiB.
+// Towards a backend a Conn waits at that bound, for what it wrote next would
+// overtake in TCP if the backend turned to splice(2).
 // ARCHITECTURE.md argues why each of these is needed.
 package splice
