@@ -45,8 +45,13 @@ func (s *Server) initHTTP() {
 		},
 		Log: s.Log,
 	})
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true) // with prior knowledge (RFC 9113, 3.3)
 	s.httpd = &http.Server{
 		Handler:           s.http,
+		Protocols:         protocols,
 		ReadHeaderTimeout: s.HandshakeTimeout,
 		IdleTimeout:       s.IdleTimeout,
 		MaxHeaderBytes:    maxHeader,

@@ -274,3 +274,22 @@ func TestAnHTTPConnectionNamesWhatItsLastRequestWasSentTo(t *testing.T) {
 		}
 	}
 }
+
+func TestHTTP2IsSpokenWithoutTLSToClientsThatBeginWithIt(t *testing.T) {
+	plain, secure := freePort(t), freePort(t)
+	g, _ := webGateway(t, &Server{}, plain, secure)
+	c := browser(t, plain, secure, false)
+	only2 := new(http.Protocols)
+	only2.SetUnencryptedHTTP2(true)
+	c.Transport.(*http.Transport).Protocols = only2
+	for range 3 {
+		if got := get(t, c, "http://a.example/x"); got != "200 HTTP/2 wa /x" {
+			t.Errorf("got %s", got)
+		}
+	}
+	if n := len(g.s.Connections()); n != 1 {
+		t.Errorf("%d connections, want one for all requests", n)
+	}
+	c.CloseIdleConnections()
+	eventually(t, "no connection left", func() bool { return len(g.s.Connections()) == 0 })
+}

@@ -26,7 +26,7 @@ func TestAListenerThatIsNotServedKeepsItsNames(t *testing.T) {
 		snap.Listeners = append(snap.Listeners, l)
 	}
 	g := run(t, &Server{}, snap)
-	const refused = "unrecognized name"
+	const refused = "reset"
 	for sni, want := range map[string]string{
 		"a.example.com": refused, "x.b.example.com": refused, "x.deep.example.com": refused,
 		"x.pass.example.org": refused, "www.web.example.org": refused,
@@ -86,7 +86,7 @@ func TestRequestsForAListenerThatIsNotServedGoNowhere(t *testing.T) {
 	if resp.StatusCode != http.StatusMisdirectedRequest {
 		t.Errorf("by another connection: status %d, want 421", resp.StatusCode)
 	}
-	if got := greeting(t, secure, "b.example"); got != "unrecognized name" {
+	if got := greeting(t, secure, "b.example"); got != "reset" {
 		t.Errorf("TLS: %q", got)
 	}
 }

@@ -20,7 +20,6 @@ const (
 	alertUnexpectedMessage = 10
 	alertDecodeError       = 50
 	alertInternalError     = 80
-	alertUnrecognizedName  = 112
 )
 
 // alert is a fatal alert record. It may only be sent before keys are in use.
@@ -88,7 +87,9 @@ func (s *Server) decide(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	c.set(func(i *Connection) { i.SNI = name })
 	l, ok := c.port.byName.find(name)
 	if !ok {
-		v.end, v.alert = endNoListener, alertUnrecognizedName
+		// A reset and no alert: the Gateway API wants names that nobody serves
+		// to be refused at TCP (conformance, TLSRouteHostnameIntersection).
+		v.end = endNoListener
 		return nil, errVerdict
 	}
 	if !c.enter(l) {
@@ -96,7 +97,7 @@ func (s *Server) decide(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		return nil, errVerdict
 	}
 	if l.config.NotServed != "" {
-		v.end, v.alert = endNotServed, alertUnrecognizedName
+		v.end = endNotServed
 		return nil, errVerdict
 	}
 	v.passthrough = l.config.TLS.Passthrough
@@ -104,7 +105,7 @@ func (s *Server) decide(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	if !v.http {
 		r, ok := l.l4.find(name)
 		if !ok {
-			v.end, v.alert = endNoRoute, alertUnrecognizedName
+			v.end = endNoRoute
 			return nil, errVerdict
 		}
 		v.route, v.backend = r.name, balance.Choose(r.refs)
