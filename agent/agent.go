@@ -81,6 +81,7 @@ type applied struct {
 // Whoever gets an Agent must Run it, which closes what New opened.
 func New(opts Options) (_ *Agent, err error) {
 	a := &Agent{opts: opts, started: time.Now(), resolver: newResolver(opts.Log), udp: udp.New(opts.Log), registry: prometheus.NewPedanticRegistry()}
+	a.udp.FreeBind = opts.Server.FreeBind
 	if opts.Server.Metrics == nil {
 		opts.Server.Metrics = terminator.NewMetrics()
 	}

@@ -21,11 +21,16 @@ import (
 // Forwarder serves the UDP listeners of snapshots. New makes it; Run keeps
 // what it does in order, and takes it away at the end.
 type Forwarder struct {
+	// FreeBind serves listeners on addresses that the node does not have, as
+	// terminator.Server.FreeBind does. Not to be changed after the first Apply.
+	FreeBind bool
+
 	log *slog.Logger
 
 	mu       sync.Mutex // also one transaction at a time
 	want     []listener
-	problems map[string]string // by listener, "" when it is served
+	comes    map[netip.Addr]bool // addresses that nodes share: this one may get them
+	problems map[string]string   // by listener, "" when it is served
 	sockets  map[netip.AddrPort]*socket
 	owner    net.Listener // while the table is ours
 	written  []listener   // what the table was last made for, nil when unknown
@@ -94,7 +99,10 @@ func (f *Forwarder) failing() bool {
 func (f *Forwarder) Apply(s *config.Snapshot) map[string]string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.want = plan(s)
+	f.want, f.comes = plan(s), map[netip.Addr]bool{}
+	for _, a := range s.Addresses {
+		f.comes[a] = true
+	}
 	f.serve()
 	select {
 	case f.change <- struct{}{}:

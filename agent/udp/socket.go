@@ -3,6 +3,7 @@
 package udp
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -77,13 +78,29 @@ func (f *Forwarder) open(at netip.AddrPort) (*socket, error) {
 	if at.Addr().IsValid() {
 		host = at.Addr().String()
 	}
-	pc, err := net.ListenPacket("udp", net.JoinHostPort(host, fmt.Sprint(at.Port())))
+	var lc net.ListenConfig
+	if f.FreeBind || f.comes[at.Addr()] {
+		lc.Control = freeBind
+	}
+	pc, err := lc.ListenPacket(context.Background(), "udp", net.JoinHostPort(host, fmt.Sprint(at.Port())))
 	if err != nil {
 		return nil, cured(err)
 	}
 	s := &socket{pc.(*net.UDPConn), make(chan struct{})}
 	go s.watch(f.strays)
 	return s, nil
+}
+
+// freeBind lets a socket hold an address that the node does not have yet
+// (IP_FREEBIND, for IPv6 too).
+func freeBind(_, _ string, c syscall.RawConn) error {
+	var err error
+	if cerr := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1)
+	}); cerr != nil {
+		return cerr
+	}
+	return err
 }
 
 // watch tells of datagrams that come here, which none should.
