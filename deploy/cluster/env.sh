@@ -8,6 +8,8 @@ run=$cache/$name                # all that a cluster has on disk
 kubernetes=$cache/kubernetes-$(sed -n 's/^\tk8s.io\/kubernetes //p' "$here/kubernetes/go.mod")/kubernetes
 
 control=10.88.0.1 # the control plane, and the client outside of the nodes
+pool=10.88.0.100-10.88.0.199 # of addresses for Gateways
+usable=10.88.0.150           # one of them
 node_ip() { echo "10.88.0.$((10 + $1))"; }
 pods_of() { echo "10.244.$1.0/24"; }
 
