@@ -26,7 +26,7 @@ spec:
   addresses: [{value: 127.0.0.1}]
   listeners:
   - {name: certless, protocol: HTTPS, port: 8443, hostname: www.example.com, tls: {certificateRefs: [{name: gone}]}}
-  - {name: quic, protocol: UDP, port: 8443}
+  - {name: quic, protocol: example.com/QUIC, port: 8444}
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: TLSRoute
@@ -53,7 +53,7 @@ default/test, 127.0.0.1: served
   tls  PORT/TLS  *  1  0  served
 team-b/other, 127.0.0.1: not served
   certless  8443/HTTPS  www.example.com  0  0  not served
-  quic  8443/UDP  -  0  0  not served
+  quic  8444/example.com/QUIC  *  0  0  not served
 
 ROUTE  PARENT  STATE
 TLSRoute default/lost  test/nowhere  not accepted
@@ -66,7 +66,7 @@ PROBLEMS
 - Gateway team-b/other: listener "certless": not ResolvedRefs
   (InvalidCertificateRef): Secret team-b/gone does not exist
 - Gateway team-b/other: listener "quic": not Accepted (UnsupportedProtocol):
-  protocol UDP is not supported; use HTTP, HTTPS, TLS or TCP
+  protocol example.com/QUIC is not supported; use HTTP, HTTPS, TLS, TCP or UDP
 - TLSRoute default/lost: parent Gateway test listener "nowhere": not Accepted
   (NoMatchingParent): Gateway default/test has no listener "nowhere"; it has
   "tls" (port PORT)

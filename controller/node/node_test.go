@@ -241,7 +241,7 @@ func TestWhatIsPublishedIsServedAndReported(t *testing.T) {
 	w.until("a second endpoint", func() bool { return w.served.endpoints() == "10.0.0.1 10.0.0.2" })
 	w.endpoints()
 	w.until("no endpoint, and that it is told", func() bool {
-		return w.served.endpoints() == "" && slices.Equal(w.source.Problems(), []string{"Service " + w.shop + "/redis has no endpoints; connections are reset"})
+		return w.served.endpoints() == "" && slices.Equal(w.source.Problems(), []string{"Service " + w.shop + "/redis has no endpoints; what comes for it is refused"})
 	})
 
 	w.served.mu.Lock()
