@@ -57,7 +57,9 @@ func (c *contents[T]) refresh(ctx context.Context, wanted map[types.NamespacedNa
 		}
 		held, ok := c.have[n]
 		if ok && publication.Version(held) >= publication.Version(m.(client.Object)) && held.GetUID() == m.(client.Object).GetUID() {
+			mu.Lock()
 			have[n] = held
+			mu.Unlock()
 			continue
 		}
 		group.Go(func() error {

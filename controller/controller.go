@@ -61,7 +61,6 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/sluice-gateway/sluice/controller/infrastructure"
-	"github.com/sluice-gateway/sluice/controller/publication"
 	"github.com/sluice-gateway/sluice/controller/translate"
 )
 
@@ -181,9 +180,8 @@ func (c *Controller) observe(k *kind, old, now client.Object) {
 	case leaseKind:
 		news = c.nodes.observe(o.(*coordinationv1.Lease), now == nil)
 	case secretKind:
-		own := o.GetLabels()[publication.ComponentLabel] == publication.PartComponent ||
-			old != nil && old.GetLabels()[publication.ComponentLabel] == publication.PartComponent
-		news = c.loop.secrets.wants(name) || own && name.Namespace == c.namespace && c.publisher.observe(old, now)
+		// Among those of Sluice's namespace may be one that has the name of ours.
+		news = c.loop.secrets.wants(name) || name.Namespace == c.namespace && c.publisher.observe(old, now)
 	case configMapKind:
 		news = c.loop.configMaps.wants(name)
 	default:

@@ -120,7 +120,8 @@ func (p *publisher) keep(gateway string, o *published) {
 }
 
 // observe takes note of a Secret of Sluice's namespace, nil for one that is
-// gone. It tells whether somebody else changed what is published.
+// gone. It tells whether somebody else changed what is published, or may have
+// made room for it.
 func (p *publisher) observe(old, now client.Object) (news bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -129,12 +130,13 @@ func (p *publisher) observe(old, now client.Object) (news bool) {
 		return o == nil || publication.Version(now) > o.version
 	}
 	gateway := p.gateways[old.GetName()]
-	if o := p.published[gateway]; o != nil && o.uid == old.GetUID() {
+	o := p.published[gateway]
+	if o != nil && o.uid == old.GetUID() {
 		delete(p.published, gateway)
 		delete(p.gateways, old.GetName())
 		return true
 	}
-	return false
+	return o == nil // one that was in the way, it may be
 }
 
 // state returns what is published and what is refused, with the reason.
@@ -218,6 +220,9 @@ func (p *publisher) put(ctx context.Context, gateway string, part *config.Snapsh
 		}
 	}
 	if have != nil && have.hash == hash {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.refused, gateway) // what was refused is no longer wanted
 		return nil
 	}
 	secret, err := publication.Encode(p.namespace, gateway, part)

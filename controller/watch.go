@@ -95,6 +95,7 @@ func (w *watch) update(ctx context.Context) (waiting []string) {
 		want := 0
 		if k.crd != "" {
 			if !known {
+				waiting = append(waiting, k.name)
 				continue
 			}
 			want = k.served(definitions[k.crd])

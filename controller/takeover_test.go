@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// change changes the shop's Gateway, and waits until that is served.
+func (w *world) change(port gwv1.PortNumber) {
+	w.Helper()
+	w.edit(port)
+	w.untilProgrammed("gw")
+}
+
+func (w *world) edit(port gwv1.PortNumber) {
+	w.Helper()
+	g := get(w, "gw", &gwv1.Gateway{})
+	g.Spec.Listeners[1].Port = port
+	w.must(admin.Update(w.Context(), g))
+}
+
+func TestAnotherReplicaTakesOverFromOneThatEnds(t *testing.T) {
+	w := newWorld(t)
+	ws := &writes{}
+	w.keyPair("shop", "shop.example")
+	w.apply(shop)
+	w.node("n1", "192.0.2.1")
+	a := w.start("a", ws)
+	w.untilProgrammed("gw")
+	w.start("b", ws)
+	w.change(1001)
+	a.stop()
+	w.change(1002)
+	if got := ws.writers(); !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("writers were %q, want a and then b", got)
+	}
+}
+
+func TestAnotherReplicaTakesOverFromOneThatIsCutOff(t *testing.T) {
+	w := newWorld(t)
+	ws := &writes{}
+	w.keyPair("shop", "shop.example")
+	w.apply(shop)
+	w.node("n1", "192.0.2.1")
+	a := w.start("a", ws)
+	w.untilProgrammed("gw")
+	w.start("b", ws)
+	a.link.cut()
+	w.change(1001)
+	a.link.mend()
+	w.change(1002)
+	w.change(1003)
+	if got := ws.writers(); !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("writers were %q, want a and then b", got)
+	}
+}
+
+// TestTheControllerOutlivesTheAPIServer stops it, so that connections are
+// refused, and freezes it, so that they hang, for longer than a lead lasts.
+func TestTheControllerOutlivesTheAPIServer(t *testing.T) {
+	for what, away := range map[string]func(w *world){
+		"stopped": func(w *world) {
+			w.must(server.Stop())
+			time.Sleep(20 * time.Second)
+			w.must(server.Restart(w.Context()))
+		},
+		"frozen": func(w *world) {
+			w.must(server.Pause())
+			time.Sleep(20 * time.Second)
+			w.must(server.Resume())
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t)
+			ws := &writes{}
+			w.keyPair("shop", "shop.example")
+			w.apply(shop)
+			w.start("a", ws)
+			w.node("n1", "192.0.2.1")
+			w.untilProgrammed("gw")
+			before, part := get(w, "gw", &gwv1.Gateway{}), w.part("gw")
+			written := len(ws.all())
+			away(w)
+			time.Sleep(3 * time.Second) // for the leader to be one again, and the node to report
+			if now := get(w, "gw", &gwv1.Gateway{}); now.ResourceVersion != before.ResourceVersion {
+				t.Errorf("the Gateway's status was written, though nothing changed (-before, +now):\n%s", cmp.Diff(before.Status, now.Status))
+			}
+			if now := w.part("gw"); now.ResourceVersion != part.ResourceVersion {
+				t.Error("the part was published again, though nothing changed")
+			}
+			if all := ws.all(); len(all) > written {
+				t.Errorf("written though nothing changed: %v", all[written:])
+			}
+			w.change(1001)
+		})
+	}
+}
+
+// TestNodesThatGoSilentAreNotCounted ends an agent without a word.
+func TestNodesThatGoSilentAreNotCounted(t *testing.T) {
+	w := newWorld(t)
+	w.keyPair("shop", "shop.example")
+	w.apply(shop)
+	w.start("a", nil)
+	w.node("n1", "192.0.2.1")
+	w.lease("n2", "192.0.2.2", 3*time.Second)
+	w.until("the addresses of both", func() string {
+		if g := get(w, "gw", &gwv1.Gateway{}); len(g.Status.Addresses) != 2 {
+			return fmt.Sprint(g.Status.Addresses)
+		}
+		return ""
+	})
+	w.until("n2 to be waited for, and then not", func() string {
+		g := get(w, "gw", &gwv1.Gateway{})
+		if len(g.Status.Addresses) != 1 {
+			return fmt.Sprint(g.Status.Addresses)
+		}
+		return condition(g.Status.Conditions, g.Generation, "Programmed", metav1.ConditionTrue, "Programmed")
+	})
+}
