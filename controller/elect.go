@@ -64,7 +64,8 @@ func (e *election) term(ctx context.Context, client kubernetes.Interface) error 
 			LockConfig: resourcelock.ResourceLockConfig{Identity: e.identity},
 		},
 		LeaseDuration: leaseDuration, RenewDeadline: renewDeadline, RetryPeriod: heartbeat,
-		ReleaseOnCancel: true,
+		// Not ReleaseOnCancel: who could not renew would release what another
+		// one has acquired since (LeaderElector.tryRelease of client-go 0.37).
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(c context.Context) { leading <- c },
 			OnStoppedLeading: func() {},
@@ -91,5 +92,23 @@ func (e *election) term(ctx context.Context, client kubernetes.Interface) error 
 	}
 	resign()
 	<-ended
+	if ctx.Err() != nil {
+		e.release(client)
+	}
 	return nil
+}
+
+// release gives the Lease back if this replica has it. Where that fails others
+// wait until it has expired.
+func (e *election) release(client kubernetes.Interface) {
+	ctx, cancel := context.WithTimeout(context.Background(), renewDeadline/2)
+	defer cancel()
+	leases := client.CoordinationV1().Leases(e.namespace)
+	l, err := leases.Get(ctx, electionLease, metav1.GetOptions{})
+	if err != nil || l.Spec.HolderIdentity == nil || *l.Spec.HolderIdentity != e.identity {
+		return
+	}
+	nobody, second, now := "", int32(1), metav1.NowMicro()
+	l.Spec.HolderIdentity, l.Spec.LeaseDurationSeconds, l.Spec.RenewTime = &nobody, &second, &now
+	_, _ = leases.Update(ctx, l, metav1.UpdateOptions{}) // fails when another one was faster
 }

@@ -5,6 +5,7 @@ package controller_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -45,6 +46,7 @@ func (w *world) start(identity string, by *writes) *replica {
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(ctx) }()
 	r.stop = sync.OnceFunc(func() {
+		r.link.mend()
 		cancel()
 		if err := <-ended; err != nil {
 			w.Error(err)
@@ -61,6 +63,7 @@ type link struct {
 	listener net.Listener
 	to       string
 	gate     sync.RWMutex
+	mend     func() // what cut did
 	group    sync.WaitGroup
 
 	mu     sync.Mutex
@@ -72,13 +75,15 @@ func newLink(w *world, to string) *link {
 	w.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	w.must(err)
-	l := &link{listener: listener, to: to}
+	l := &link{listener: listener, to: to, mend: func() {}}
 	l.group.Go(l.accept)
 	return l
 }
 
-func (l *link) cut()  { l.gate.Lock() }
-func (l *link) mend() { l.gate.Unlock() }
+func (l *link) cut() {
+	l.gate.Lock()
+	l.mend = sync.OnceFunc(l.gate.Unlock)
+}
 
 func (l *link) accept() {
 	for {
@@ -120,6 +125,7 @@ func (l *link) copy(to, from net.Conn) {
 }
 
 func (l *link) close() {
+	l.mend()
 	l.listener.Close()
 	l.mu.Lock()
 	l.closed = true
@@ -137,9 +143,12 @@ type writes struct {
 }
 
 type write struct {
-	at         time.Time
-	by, method string
-	path       string
+	sent, done       time.Time
+	by, method, path string
+}
+
+func (w write) String() string {
+	return fmt.Sprintf("\n%s-%s %s %s %s", w.sent.Format("05.000"), w.done.Format("05.000"), w.by, w.method, w.path)
 }
 
 // of records what a controller writes, but for Events and its Lease: those are
@@ -147,13 +156,14 @@ type write struct {
 func (ws *writes) of(c *rest.Config, by string) {
 	c.Wrap(func(next http.RoundTripper) http.RoundTripper {
 		return roundTrip{next, func(r *http.Request) (*http.Response, error) {
+			sent := time.Now()
 			resp, err := next.RoundTrip(r)
 			written := err == nil && resp.StatusCode < 300 && r.Method != http.MethodGet &&
 				!strings.Contains(r.URL.Path, "/events") && !strings.Contains(r.URL.Path, "/leases")
 			if written {
 				ws.mu.Lock()
 				defer ws.mu.Unlock()
-				ws.done = append(ws.done, write{time.Now(), by, r.Method, r.URL.Path})
+				ws.done = append(ws.done, write{sent, time.Now(), by, r.Method, r.URL.Path})
 			}
 			return resp, err
 		}}

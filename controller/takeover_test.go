@@ -40,7 +40,7 @@ func TestAnotherReplicaTakesOverFromOneThatEnds(t *testing.T) {
 	a.stop()
 	w.change(1002)
 	if got := ws.writers(); !slices.Equal(got, []string{"a", "b"}) {
-		t.Errorf("writers were %q, want a and then b", got)
+		t.Errorf("writers were %q, want a and then b: %v", got, ws.all())
 	}
 }
 
@@ -59,7 +59,7 @@ func TestAnotherReplicaTakesOverFromOneThatIsCutOff(t *testing.T) {
 	w.change(1002)
 	w.change(1003)
 	if got := ws.writers(); !slices.Equal(got, []string{"a", "b"}) {
-		t.Errorf("writers were %q, want a and then b", got)
+		t.Errorf("writers were %q, want a and then b: %v", got, ws.all())
 	}
 }
 
