@@ -36,13 +36,13 @@ func (w *world) backends(gateway string) int {
 func TestAReferenceGrantHoldsWhileItIsThere(t *testing.T) {
 	w := newWorld(t)
 	other := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "other-"}}
-	w.must(admin.Create(t.Context(), other))
-	w.must(admin.Create(t.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: other.Name, Name: "db"},
+	w.must(root.Create(t.Context(), other))
+	w.must(root.Create(t.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: other.Name, Name: "db"},
 		Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 5432}}}}))
 	theirs, port := gwv1.Namespace(other.Name), gwv1.PortNumber(5432)
 	w.apply(`{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {namespace: NS, name: gw},
   spec: {gatewayClassName: CLASS, listeners: [{name: tcp, port: 5432, protocol: TCP}]}}`)
-	w.must(admin.Create(t.Context(), &gwv1.TCPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "db"}, Spec: gwv1.TCPRouteSpec{
+	w.must(root.Create(t.Context(), &gwv1.TCPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "db"}, Spec: gwv1.TCPRouteSpec{
 		CommonRouteSpec: gwv1.CommonRouteSpec{ParentRefs: []gwv1.ParentReference{{Name: "gw"}}},
 		Rules:           []gwv1.TCPRouteRule{{BackendRefs: []gwv1.BackendRef{{BackendObjectReference: gwv1.BackendObjectReference{Name: "db", Namespace: &theirs, Port: &port}}}}}}}))
 	grant := func(in, of string) *gwv1.ReferenceGrant {
@@ -69,19 +69,19 @@ func TestAReferenceGrantHoldsWhileItIsThere(t *testing.T) {
 	// Grants that are not for this: in the route's namespace, for itself or for
 	// the other one, and for a third (Cilium, GHSA-r7wr-qhp4-m4ch: any grant in
 	// any namespace was enough).
-	wrong := []*gwv1.ReferenceGrant{grant(w.ns, w.ns), grant(own, w.ns), grant(other.Name, other.Name)}
+	wrong := []*gwv1.ReferenceGrant{grant(w.ns, w.ns), grant(system, w.ns), grant(other.Name, other.Name)}
 	for _, g := range wrong {
-		w.must(admin.Create(t.Context(), g))
+		w.must(root.Create(t.Context(), g))
 	}
 	w.start("a", nil)
 	resolved("with grants for others", metav1.ConditionFalse, "RefNotPermitted", 0)
 	for _, g := range wrong {
-		w.must(admin.Delete(t.Context(), g))
+		w.must(root.Delete(t.Context(), g))
 	}
 	for i := range 100 {
-		w.must(admin.Create(t.Context(), grant(other.Name, w.ns)))
+		w.must(root.Create(t.Context(), grant(other.Name, w.ns)))
 		resolved(fmt.Sprintf("grant %d", i), metav1.ConditionTrue, "ResolvedRefs", 1)
-		w.must(admin.Delete(t.Context(), grant(other.Name, w.ns)))
+		w.must(root.Delete(t.Context(), grant(other.Name, w.ns)))
 		resolved(fmt.Sprintf("no grant %d", i), metav1.ConditionFalse, "RefNotPermitted", 0)
 	}
 }

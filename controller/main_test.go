@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/big"
@@ -55,7 +56,7 @@ func TestMain(m *testing.M) {
 				code = 1
 			}
 		}()
-		for _, file := range []string{"namespace.yaml", "controller.yaml", "gatewayclass.yaml"} {
+		for _, file := range []string{"namespace.yaml", "controller.yaml", "services.yaml", "agent.yaml", "agent-lease.yaml", "gatewayclass.yaml"} {
 			text, err := os.ReadFile(filepath.Join("..", "deploy", "kubernetes", file))
 			if err == nil {
 				err = server.Apply(context.Background(), text)
@@ -64,6 +65,12 @@ func TestMain(m *testing.M) {
 				fmt.Fprintln(os.Stderr, err)
 				return 1
 			}
+		}
+		// The API server learns of roles through its own watch, which a restart
+		// does not have to wait for.
+		if err := errors.Join(server.Stop(), server.Restart(context.Background())); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
 		}
 		return m.Run()
 	}())

@@ -25,8 +25,8 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// shop is a Gateway with a listener of each kind, with routes and a Service.
-const shop = `
+// store is a Gateway with a listener of each kind, with routes and a Service.
+const store = `
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {namespace: NS, name: gw}
@@ -83,23 +83,23 @@ func (w *world) putSecret(name string, data map[string][]byte) {
 	w.Helper()
 	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: name}, Type: corev1.SecretTypeTLS, Data: data}
 	have := &corev1.Secret{}
-	err := admin.Get(w.Context(), client.ObjectKeyFromObject(s), have)
+	err := root.Get(w.Context(), client.ObjectKeyFromObject(s), have)
 	switch {
 	case client.IgnoreNotFound(err) != nil:
 		w.Fatal(err)
 	case err != nil:
-		w.must(admin.Create(w.Context(), s))
+		w.must(root.Create(w.Context(), s))
 	default:
-		w.must(admin.Update(w.Context(), s))
+		w.must(root.Update(w.Context(), s))
 	}
 }
 
 // scan looks for private keys where nobody must tell them.
 func (w *world) scan(ctx context.Context) {
 	w.Helper()
-	texts := map[string][]byte{"the logs": w.log.bytes()}
+	texts := map[string][]byte{"the logs": []byte(w.log.String())}
 	for _, list := range []client.ObjectList{&eventsv1.EventList{}, &gwv1.GatewayList{}, &gwv1.GatewayClassList{}, &gwv1.TLSRouteList{}, &gwv1.TCPRouteList{}, &gwv1.HTTPRouteList{}, &gwv1.ListenerSetList{}} {
-		if err := admin.List(ctx, list); err != nil {
+		if err := root.List(ctx, list); err != nil {
 			w.Error(err)
 			continue
 		}

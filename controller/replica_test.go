@@ -19,11 +19,10 @@ import (
 	"github.com/sluice-gateway/sluice/agent/config"
 	"github.com/sluice-gateway/sluice/controller"
 	"github.com/sluice-gateway/sluice/controller/node"
-	"github.com/sluice-gateway/sluice/controller/publication"
 )
 
-// replica is a controller that runs, with its own way to the API server.
-type replica struct {
+// runner is a controller that runs, with its own way to the API server.
+type runner struct {
 	w    *world
 	link *link
 	stop func() // ends it, once or more often
@@ -31,16 +30,16 @@ type replica struct {
 
 // start starts a controller with the rights of its ServiceAccount. What it
 // writes is recorded in by.
-func (w *world) start(identity string, by *writes) *replica {
+func (w *world) start(identity string, by *writes) *runner {
 	w.Helper()
-	config, err := server.ServiceAccount(w.Context(), own, "sluice-controller")
+	config, err := server.ServiceAccount(w.Context(), system, "sluice-controller")
 	w.must(err)
-	r := &replica{w: w, link: newLink(w, strings.TrimPrefix(config.Host, "https://"))}
+	r := &runner{w: w, link: newLink(w, strings.TrimPrefix(config.Host, "https://"))}
 	config.Host = "https://" + r.link.listener.Addr().String()
 	if by != nil {
 		by.of(config, identity)
 	}
-	c, err := controller.New(controller.Options{Config: config, Namespace: own, Identity: identity, Log: w.logger(identity)})
+	c, err := controller.New(controller.Options{Config: config, Namespace: system, Identity: identity, Log: w.logger(identity)})
 	w.must(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -207,13 +206,13 @@ type agent struct {
 // node starts the agent of a node, with the rights of its pod.
 func (w *world) node(name string, addresses ...string) *agent {
 	w.Helper()
-	c, err := server.Pod(w.Context(), own, "sluice-agent", name)
+	c, err := server.Pod(w.Context(), system, "sluice-agent", name)
 	w.must(err)
 	var ips []netip.Addr
 	for _, a := range addresses {
 		ips = append(ips, netip.MustParseAddr(a))
 	}
-	s, err := node.New(node.Options{Config: c, Namespace: own, Node: name, Identity: name + "-1", Addresses: ips, Version: "test", Log: w.logger(name)})
+	s, err := node.New(node.Options{Config: c, Namespace: system, Node: name, Identity: name + "-1", Addresses: ips, Version: "test", Log: w.logger(name)})
 	w.must(err)
 	a := &agent{failures: map[string]string{}}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -253,13 +252,4 @@ func (a *agent) fail(listener, why string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.failures[listener] = why
-}
-
-// lease reports for a node without an agent, once.
-func (w *world) lease(node, address string, lasts time.Duration) {
-	w.Helper()
-	l, err := publication.EncodeNode(own, publication.Node{Name: node, Holder: node, Renewed: time.Now(), Lasts: lasts, Serves: 1 << 62,
-		Addresses: []netip.Addr{netip.MustParseAddr(address)}})
-	w.must(err)
-	w.must(admin.Create(w.Context(), l))
 }

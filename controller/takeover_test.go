@@ -3,13 +3,11 @@
 package controller_test
 
 import (
-	"fmt"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
@@ -24,14 +22,14 @@ func (w *world) edit(port gwv1.PortNumber) {
 	w.Helper()
 	g := get(w, "gw", &gwv1.Gateway{})
 	g.Spec.Listeners[1].Port = port
-	w.must(admin.Update(w.Context(), g))
+	w.must(root.Update(w.Context(), g))
 }
 
 func TestAnotherReplicaTakesOverFromOneThatEnds(t *testing.T) {
 	w := newWorld(t)
 	ws := &writes{}
 	w.keyPair("shop", "shop.example")
-	w.apply(shop)
+	w.apply(store)
 	w.node("n1", "192.0.2.1")
 	a := w.start("a", ws)
 	w.untilProgrammed("gw")
@@ -48,7 +46,7 @@ func TestAnotherReplicaTakesOverFromOneThatIsCutOff(t *testing.T) {
 	w := newWorld(t)
 	ws := &writes{}
 	w.keyPair("shop", "shop.example")
-	w.apply(shop)
+	w.apply(store)
 	w.node("n1", "192.0.2.1")
 	a := w.start("a", ws)
 	w.untilProgrammed("gw")
@@ -82,7 +80,7 @@ func TestTheControllerOutlivesTheAPIServer(t *testing.T) {
 			w := newWorld(t)
 			ws := &writes{}
 			w.keyPair("shop", "shop.example")
-			w.apply(shop)
+			w.apply(store)
 			w.start("a", ws)
 			w.node("n1", "192.0.2.1")
 			w.untilProgrammed("gw")
@@ -102,27 +100,4 @@ func TestTheControllerOutlivesTheAPIServer(t *testing.T) {
 			w.change(1001)
 		})
 	}
-}
-
-// TestNodesThatGoSilentAreNotCounted ends an agent without a word.
-func TestNodesThatGoSilentAreNotCounted(t *testing.T) {
-	w := newWorld(t)
-	w.keyPair("shop", "shop.example")
-	w.apply(shop)
-	w.start("a", nil)
-	w.node("n1", "192.0.2.1")
-	w.lease("n2", "192.0.2.2", 3*time.Second)
-	w.until("the addresses of both", func() string {
-		if g := get(w, "gw", &gwv1.Gateway{}); len(g.Status.Addresses) != 2 {
-			return fmt.Sprint(g.Status.Addresses)
-		}
-		return ""
-	})
-	w.until("n2 to be waited for, and then not", func() string {
-		g := get(w, "gw", &gwv1.Gateway{})
-		if len(g.Status.Addresses) != 1 {
-			return fmt.Sprint(g.Status.Addresses)
-		}
-		return condition(g.Status.Conditions, g.Generation, "Programmed", metav1.ConditionTrue, "Programmed")
-	})
 }
