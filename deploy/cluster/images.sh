@@ -11,8 +11,9 @@ trap 'rm -rf "$bin"' EXIT
 export CGO_ENABLED=0
 
 cd "$repository"
-go build -trimpath -o "$bin/" ./cmd/sluice ./deploy/cluster/mkimage ./deploy/cluster/pause
+go build -trimpath -o "$bin/" ./cmd/sluice ./deploy/cluster/mkimage ./deploy/cluster/pause ./deploy/e2e/keyedserver
 "$bin/mkimage" "$out/pause.tar" sluice.test/pause:1 "$bin/pause"
+"$bin/mkimage" "$out/keyedserver.tar" sluice.test/keyedserver:1 "$bin/keyedserver"
 "$bin/mkimage" "$out/sluice.tar" sluice/sluice:dev "$bin/sluice" /etc/ssl/certs/ca-certificates.crt=/etc/ssl/certs/ca-certificates.crt
 
 # For kubectl debug: bpftool and the libraries that it links.
