@@ -7,7 +7,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
+	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -24,6 +26,25 @@ type teller struct {
 
 	mu     sync.Mutex
 	warned map[types.UID][]string // by object
+	paces  map[types.UID]*rate.Limiter
+}
+
+// An object may have so many Events at once, and then one in five minutes, as
+// client-go has it for Events of the core group (EventSourceObjectSpamFilter).
+const eventBurst, eventPause = 25, 5 * time.Minute
+
+// allows tells whether an object may have another Event.
+func (t *teller) allows(uid types.UID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	const most = 4096 // objects to remember
+	if t.paces == nil || len(t.paces) > most {
+		t.paces = map[types.UID]*rate.Limiter{}
+	}
+	if t.paces[uid] == nil {
+		t.paces[uid] = rate.NewLimiter(rate.Every(eventPause), eventBurst)
+	}
+	return t.paces[uid].Allow()
 }
 
 // eventSource is the reporting controller of Events.
@@ -54,6 +75,9 @@ func (t *teller) tell(o client.Object, had, now any, warnings []string) {
 }
 
 func (t *teller) event(o client.Object, kind, reason, action, note string) {
+	if !t.allows(o.GetUID()) {
+		return
+	}
 	t.recorder.Eventf(o, nil, kind, reason, shortened(action, maxAction), "%s", shortened(note, maxNote))
 }
 
