@@ -81,8 +81,9 @@ func (l *loop) run(ctx context.Context) {
 		} else {
 			delay = firstRetry
 		}
-		// What takes long is done in larger steps: half of the time at most.
-		if !pause(ctx, time.Since(began)) || !l.wait(ctx, tick.C, time.After(sooner(again, idle)), live) {
+		// What takes long is done in larger steps: half of the time at most, while
+		// that is worth waiting for.
+		if !pause(ctx, min(time.Since(began), look)) || !l.wait(ctx, tick.C, time.After(sooner(again, idle)), live) {
 			return
 		}
 	}

@@ -132,7 +132,7 @@ func (s *Source) Run(ctx context.Context, to Server) error {
 			state = s.serve(w, to)
 			// A node that is busy with changes takes them in larger steps: half
 			// of its time at most.
-			pause(ctx, time.Since(began))
+			pause(ctx, min(time.Since(began), look))
 		case <-tick.C:
 		}
 	}

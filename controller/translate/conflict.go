@@ -4,6 +4,7 @@ package translate
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -195,12 +196,11 @@ func (t *translator) findOverlaps() {
 			}
 		}
 	}
-	for _, l := range all {
+	near := neighbors(all)
+	for i, l := range all {
 		var hostnames, certificates []string
-		for _, o := range all {
-			if o == l || o.spec.Port != l.spec.Port || o.gateway != l.gateway && addressText(o.gateway) != addressText(l.gateway) {
-				continue
-			}
+		for _, j := range near[i] {
+			o := all[j]
 			text, known := l.toldOf(o)
 			if overlap(o.hostname, l.hostname) {
 				if known {
@@ -222,6 +222,69 @@ func (t *translator) findOverlaps() {
 				"names overlap with those of " + strings.Join(hostnames, ", ") + "; the most specific hostname takes a connection"}
 		}
 	}
+}
+
+// neighbors returns, for each listener, the others on the same addresses and
+// port whose names may overlap with its own, by number and in order. Every pair
+// that does is among them: of two names that overlap one is the other, or a
+// wildcard above it.
+func neighbors(all []*listener) [][]int {
+	type place struct {
+		addresses string
+		port      gwv1.PortNumber
+		name      string
+	}
+	at := map[place][]int{}
+	names := make([][]place, len(all))
+	for i, l := range all {
+		p := place{addressText(l.gateway), l.spec.Port, l.hostname}
+		names[i] = append(names[i], p)
+		for _, c := range l.certificates {
+			for _, n := range c.names {
+				p.name = strings.ToLower(n)
+				names[i] = append(names[i], p)
+			}
+		}
+		for _, p := range names[i] {
+			at[p] = append(at[p], i)
+		}
+	}
+	found := make([]map[int]bool, len(all))
+	for i := range all {
+		found[i] = map[int]bool{}
+	}
+	for i, own := range names {
+		for _, p := range own {
+			for _, above := range wildcards(p.name) {
+				p.name = above
+				for _, j := range at[p] {
+					if j != i {
+						found[i][j], found[j][i] = true, true
+					}
+				}
+			}
+		}
+	}
+	out := make([][]int, len(all))
+	for i := range found {
+		out[i] = slices.Sorted(maps.Keys(found[i]))
+	}
+	return out
+}
+
+// wildcards are a name itself and those that stand for it: "a.b.c" is under
+// "*.b.c", "*.c" and "", which is every name.
+func wildcards(name string) []string {
+	out := []string{name}
+	for _, rest, more := strings.Cut(name, "."); more; _, rest, more = strings.Cut(rest, ".") {
+		if w := "*." + rest; w != name {
+			out = append(out, w)
+		}
+	}
+	if name != "" {
+		out = append(out, "")
+	}
+	return out
 }
 
 // toldOf is how a listener's message speaks of another listener. Of those in
