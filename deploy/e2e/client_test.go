@@ -39,8 +39,10 @@ func (f failure) Error() string { return f.step + ": " + f.err.Error() }
 func (f failure) Unwrap() error { return f.err }
 
 // dial connects, and returns when the backend has answered.
-func (g *gateway) dial(sni string) (*conn, error) {
-	raw, err := net.DialTimeout("tcp", net.JoinHostPort(g.address, "443"), 10*time.Second)
+func (g *gateway) dial(sni string) (*conn, error) { return g.dialWithin(10*time.Second, sni) }
+
+func (g *gateway) dialWithin(most time.Duration, sni string) (*conn, error) {
+	raw, err := net.DialTimeout("tcp", net.JoinHostPort(g.address, "443"), most)
 	if err != nil {
 		return nil, failure{"connect", err}
 	}

@@ -25,9 +25,6 @@ const sluice = "sluice-system" // the namespace
 
 var api client.Client
 
-// long asks for the outages in full length: minutes instead of seconds.
-var long = os.Getenv("SLUICE_LONG") != ""
-
 func TestMain(m *testing.M) {
 	if err := connect(); err != nil {
 		fmt.Fprintln(os.Stderr, err)

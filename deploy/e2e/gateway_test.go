@@ -20,6 +20,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -94,12 +95,17 @@ func serveGateway(t *testing.T) *gateway {
 	if len(g.nodes) < 2 {
 		t.Fatalf("nodes are %q, want 2", g.nodes)
 	}
-	g.signer, g.authority = g.sign(t, 1, nil, nil)
+	var err error
+	if g.signer, g.authority, err = sign(1, nil, nil); err != nil {
+		t.Fatal(err)
+	}
 	g.roots.AddCert(g.authority)
 
 	kubectl(t, "create", "namespace", g.namespace)
 	t.Cleanup(func() { kubectl(t, "delete", "namespace", g.namespace, "--timeout=120s") })
-	g.rotate(t, 2)
+	if err := g.rotate(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
 	text := objects
 	for _, n := range g.nodes {
 		text += strings.ReplaceAll(objectsOfNode, "@NODE@", n) + strings.NewReplacer("@NAME@", n, "@SERVICE@", n).Replace(route)
@@ -127,11 +133,10 @@ func (g *gateway) answers(sni, pod string) error {
 }
 
 // sign makes a certificate; by itself without a parent.
-func (g *gateway) sign(t *testing.T, serial int64, parent *x509.Certificate, signer *ecdsa.PrivateKey) (*ecdsa.PrivateKey, *x509.Certificate) {
-	t.Helper()
+func sign(serial int64, parent *x509.Certificate, signer *ecdsa.PrivateKey) (*ecdsa.PrivateKey, *x509.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "e2e"},
@@ -144,42 +149,43 @@ func (g *gateway) sign(t *testing.T, serial int64, parent *x509.Certificate, sig
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
 	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key, certificate
+	return key, certificate, err
 }
 
 // rotate puts a new certificate and key into the Secret.
-func (g *gateway) rotate(t *testing.T, serial int64) {
-	t.Helper()
-	key, certificate := g.sign(t, serial, g.authority, g.signer)
+func (g *gateway) rotate(ctx context.Context, serial int64) error {
+	key, certificate, err := sign(serial, g.authority, g.signer)
+	if err != nil {
+		return err
+	}
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 	g.mu.Lock()
 	g.keys = append(g.keys, keyPEM)
 	g.mu.Unlock()
-	secret := &corev1.Secret{
+	return write(ctx, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: g.namespace, Name: "certificate"},
 		Type:       corev1.SecretTypeTLS,
 		Data: map[string][]byte{
 			corev1.TLSPrivateKeyKey: keyPEM,
 			corev1.TLSCertKey:       pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw}),
 		},
+	})
+}
+
+// write updates an object, or creates it.
+func write(ctx context.Context, o client.Object) error {
+	err := api.Update(ctx, o)
+	if apierrors.IsNotFound(err) {
+		return api.Create(ctx, o)
 	}
-	err = api.Update(context.Background(), secret)
-	if client.IgnoreNotFound(err) == nil && err != nil {
-		err = api.Create(context.Background(), secret)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	return err
 }
 
 // holder is the node that has the Gateway's address on a link.
