@@ -22,6 +22,8 @@ var (
 		"When a certificate that is served expires.", []string{"certificate"}, nil)
 	unresolvedDesc = prometheus.NewDesc("sluice_unresolved_names",
 		"Endpoint names whose last lookup failed.", nil, nil)
+	upDesc = prometheus.NewDesc("sluice_listener_up",
+		"Whether the listener is served.", []string{"listener"}, nil)
 	problemsDesc = prometheus.NewDesc("sluice_problems",
 		"Problems of files and objects, as sluice status lists them.", nil, nil)
 )
@@ -31,7 +33,7 @@ type collector struct{ a *Agent }
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{buildDesc, appliedDesc, expiryDesc, unresolvedDesc, problemsDesc} {
+	for _, d := range []*prometheus.Desc{buildDesc, appliedDesc, expiryDesc, unresolvedDesc, problemsDesc, upDesc} {
 		ch <- d
 	}
 }
@@ -50,6 +52,13 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	current := c.a.current.Load()
 	if current == nil {
 		return
+	}
+	for name, problem := range c.a.Report().Listeners {
+		up := 1.
+		if problem != "" {
+			up = 0
+		}
+		gauge(upDesc, up, name)
 	}
 	gauge(appliedDesc, float64(current.at.UnixMilli())/1000)
 	for _, cert := range current.certificates {

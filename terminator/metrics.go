@@ -25,7 +25,6 @@ import (
 //	sluice_bytes_total{direction,path}         payload, direction up is from the client
 //	sluice_connect_failures_total{cause}       attempts to connect to an endpoint
 //	sluice_accept_errors_total{}               accepts that failed, descriptors used up
-//	sluice_listener_up{listener}               1 when the listener is served
 //
 // Label values come from the snapshot (listener) or from fixed sets.
 type Metrics struct {
@@ -46,7 +45,6 @@ type Metrics struct {
 var (
 	activeDesc = prometheus.NewDesc("sluice_connections_active", "Open client connections.", []string{"listener"}, nil)
 	bytesDesc  = prometheus.NewDesc("sluice_bytes_total", "Payload bytes; up is from the client.", []string{"direction", "path"}, nil)
-	upDesc     = prometheus.NewDesc("sluice_listener_up", "Whether the listener is served.", []string{"listener"}, nil)
 )
 
 // NewMetrics returns counters at zero. A value serves one Server.
@@ -82,7 +80,6 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	}
 	ch <- activeDesc
 	ch <- bytesDesc
-	ch <- upDesc
 }
 
 // Collect implements prometheus.Collector. Bytes of open connections are
@@ -103,13 +100,6 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	defer s.mu.Unlock()
 	for name, l := range s.limits {
 		ch <- prometheus.MustNewConstMetric(activeDesc, prometheus.GaugeValue, float64(l.active.Load()), name)
-	}
-	for name, problem := range s.report().Listeners {
-		up := 1.
-		if problem != "" {
-			up = 0
-		}
-		ch <- prometheus.MustNewConstMetric(upDesc, prometheus.GaugeValue, up, name)
 	}
 }
 
