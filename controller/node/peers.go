@@ -150,7 +150,7 @@ func (s *Source) hold(ctx context.Context, w *watch, state served) {
 	slices.SortFunc(mine, netip.Addr.Compare)
 	if !slices.Equal(mine, s.held) {
 		s.Holder.Set(mine)
-		s.Log.Info("addresses held", "addresses", mine)
+		s.Log.Info("addresses to hold", "addresses", mine)
 		s.held = mine
 	}
 	if wasApart {
