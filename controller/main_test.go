@@ -292,6 +292,7 @@ func (c *cluster) node(name string, addresses ...string) (of *served, stop func(
 		if err := <-done; err != nil {
 			c.t.Errorf("node %s: %v", name, err)
 		}
+		src.Close() // else it would say for ever that it is draining
 	})
 	c.t.Cleanup(stop)
 	return of, stop

@@ -19,6 +19,7 @@ import (
 	"github.com/sluice-gateway/sluice/agent/config"
 	"github.com/sluice-gateway/sluice/controller"
 	"github.com/sluice-gateway/sluice/controller/node"
+	"github.com/sluice-gateway/sluice/controller/publication"
 )
 
 // runner is a controller that runs, with its own way to the API server.
@@ -252,4 +253,13 @@ func (a *agent) fail(listener, why string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.failures[listener] = why
+}
+
+// lease reports for a node without an agent, once.
+func (w *world) lease(node, address string, lasts time.Duration) {
+	w.Helper()
+	l, err := publication.EncodeNode(system, publication.Node{Name: node, Holder: node, Renewed: time.Now(), Lasts: lasts, Serves: 1 << 62,
+		Addresses: []netip.Addr{netip.MustParseAddr(address)}})
+	w.must(err)
+	w.must(root.Create(w.Context(), l))
 }

@@ -3,11 +3,13 @@
 package controller_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
@@ -100,4 +102,27 @@ func TestTheControllerOutlivesTheAPIServer(t *testing.T) {
 			w.change(1001)
 		})
 	}
+}
+
+// TestNodesThatGoSilentAreNotCounted ends an agent without a word.
+func TestNodesThatGoSilentAreNotCounted(t *testing.T) {
+	w := newWorld(t)
+	w.keyPair("shop", "shop.example")
+	w.apply(store)
+	w.start("a", nil)
+	w.node("n1", "192.0.2.1")
+	w.lease("n2", "192.0.2.2", 3*time.Second)
+	w.until("the addresses of both", func() string {
+		if g := get(w, "gw", &gwv1.Gateway{}); len(g.Status.Addresses) != 2 {
+			return fmt.Sprint(g.Status.Addresses)
+		}
+		return ""
+	})
+	w.until("n2 to be waited for, and then not", func() string {
+		g := get(w, "gw", &gwv1.Gateway{})
+		if len(g.Status.Addresses) != 1 {
+			return fmt.Sprint(g.Status.Addresses)
+		}
+		return condition(g.Status.Conditions, g.Generation, "Programmed", metav1.ConditionTrue, "Programmed")
+	})
 }
