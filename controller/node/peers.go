@@ -135,8 +135,11 @@ func (s *Source) hold(ctx context.Context, w *watch, state served) {
 		if err != nil {
 			return
 		}
+		before := len(s.peers.live)
 		s.peers.bury(now.Items, time.Now())
-		s.Log.Info("a node is silent; its addresses move", "live", s.peers.live)
+		if len(s.peers.live) < before {
+			s.Log.Info("a node is silent; its addresses move", "live", s.peers.live)
+		}
 	}
 	if s.peers.apart {
 		return
