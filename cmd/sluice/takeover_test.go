@@ -46,6 +46,9 @@ func TestAddressesMoveWithTheLivesOfNodes(t *testing.T) {
 	t.Run("a node cannot reach the API server", func(t *testing.T) {
 		a.api.cut()
 		eventually(t, "b holds all", func() bool { return slices.Equal(b.held(), c.pool) })
+		// Both have the addresses of a now. A connection lives through this only
+		// when it begins after the client has heard of b.
+		c.knows(c.pool, b)
 		c.serves()
 		a.api.mend()
 		c.settles(both)
@@ -152,10 +155,17 @@ func (c *cluster) settles(live []string) {
 	}
 	c.serves()
 	for a, holder := range address.Assign(c.pool, live) {
-		mac := c.nodes[holder].mac
-		eventually(c.t, "the client knows "+a.String()+" at "+holder, func() bool { return c.outside.neighbor(a) == mac })
+		c.knows([]netip.Addr{a}, c.nodes[holder])
 	}
 	c.serves()
+}
+
+// knows waits until the client has addresses at a node.
+func (c *cluster) knows(addresses []netip.Addr, n *clusterNode) {
+	c.t.Helper()
+	for _, a := range addresses {
+		eventually(c.t, "the client knows where "+a.String()+" is", func() bool { return c.outside.neighbor(a) == n.mac })
+	}
 }
 
 // serves wants every address to serve.
