@@ -84,9 +84,9 @@ func TestBrokenInputEndsWithTheRightAlert(t *testing.T) {
 		{"TLS 1.1", old, "alert 70"},
 		{"trailing dot", helloFor(t, "db.example.com."), "alert 50"},
 		{"two names", two, "alert 50"},
-		{"IPv4 address", helloFor(t, "127.0.0.1"), "alert 112"},
-		{"IPv6 address", helloFor(t, "2001:db8::1"), "alert 112"},
-		{"NUL in the name", helloFor(t, "db.example.com\x00"), "alert 112"},
+		{"IPv4 address", helloFor(t, "127.0.0.1"), "reset"},
+		{"IPv6 address", helloFor(t, "2001:db8::1"), "reset"},
+		{"NUL in the name", helloFor(t, "db.example.com\x00"), "reset"},
 		{"an alert", []byte{21, 3, 3, 0, 2, 2, 40}, "reset"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
