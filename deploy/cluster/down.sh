@@ -9,7 +9,7 @@ set -euo pipefail
 # namespaces end with their processes.
 if [ -e "$run/init.pid" ]; then
 	init=$(cat "$run/init.pid")
-	if grep -qsaF "$here/controlplane.sh" "/proc/$init/cmdline"; then # not a process that got its number later
+	if grep -qsaF deploy/cluster/controlplane.sh "/proc/$init/cmdline"; then # of whatever checkout, but not a process that got its number later
 		kill -KILL "$init"
 		while kill -0 "$init" 2>/dev/null; do sleep 0.1; done
 	fi
