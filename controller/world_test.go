@@ -81,8 +81,9 @@ func (w *world) apply(documents string) {
 	w.must(server.Apply(w.Context(), []byte(strings.NewReplacer("NS", w.ns, "CLASS", w.class).Replace(documents))))
 }
 
-// patience is how long anything may take that has to come.
-const patience = time.Minute
+// patience is how long anything may take that has to come. The informers of
+// client-go alone wait for up to a minute after an API server was away.
+const patience = 3 * time.Minute
 
 // until waits for what has to come: that lacks returns "".
 func (w *world) until(what string, lacks func() string) {
