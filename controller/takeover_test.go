@@ -68,6 +68,7 @@ func TestAnotherReplicaTakesOverFromOneThatIsCutOff(t *testing.T) {
 func TestTheControllerOutlivesTheAPIServer(t *testing.T) {
 	for what, away := range map[string]func(w *world){
 		"stopped": func(w *world) {
+			w.restarted = true
 			w.must(server.Stop())
 			time.Sleep(20 * time.Second)
 			w.must(server.Restart(w.Context()))

@@ -46,7 +46,9 @@ func look(dir string, r translate.Resources, problems []Problem) seen {
 	var s seen
 	for _, o := range r.Services {
 		name := o.Name
-		if p := o.Spec.Ports[0].Port; p != 80 {
+		if len(o.Spec.Ports) == 0 {
+			name += ":none"
+		} else if p := o.Spec.Ports[0].Port; p != 80 {
 			name += fmt.Sprintf(":%d", p)
 		}
 		s.services = append(s.services, name)
