@@ -46,10 +46,8 @@ func look(dir string, r translate.Resources, problems []Problem) seen {
 	var s seen
 	for _, o := range r.Services {
 		name := o.Name
-		if len(o.Spec.Ports) == 0 {
-			name += ":none"
-		} else if p := o.Spec.Ports[0].Port; p != 80 {
-			name += fmt.Sprintf(":%d", p)
+		if len(o.Spec.Ports) > 0 && o.Spec.Ports[0].Port != 80 {
+			name += fmt.Sprintf(":%d", o.Spec.Ports[0].Port)
 		}
 		s.services = append(s.services, name)
 	}
