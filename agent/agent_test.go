@@ -26,6 +26,7 @@ import (
 	"github.com/sluice-gateway/sluice/agent/address"
 	"github.com/sluice-gateway/sluice/agent/config"
 	"github.com/sluice-gateway/sluice/agent/splice"
+	"github.com/sluice-gateway/sluice/bench/freeport"
 	"github.com/sluice-gateway/sluice/terminator"
 )
 
@@ -81,13 +82,13 @@ func web(t *testing.T) *http.Client {
 
 func tcpListener(t *testing.T) config.Listener {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, release, err := freeport.Take()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	t.Cleanup(release)
 	return config.Listener{Name: "test/gateway/tcp", Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")},
-		Port: uint16(l.Addr().(*net.TCPAddr).Port), Protocol: config.TCP}
+		Port: port, Protocol: config.TCP}
 }
 
 func TestReadyMeansThatASnapshotIsServed(t *testing.T) {

@@ -28,6 +28,7 @@ import (
 	"github.com/sluice-gateway/sluice/agent/config"
 	"github.com/sluice-gateway/sluice/agent/netns"
 	"github.com/sluice-gateway/sluice/agent/splice"
+	"github.com/sluice-gateway/sluice/bench/freeport"
 	"github.com/sluice-gateway/sluice/terminator"
 )
 
@@ -89,12 +90,12 @@ func start(t *testing.T, spliced bool) *gateway {
 		g.network()
 	}
 	g.certs, g.client = identity(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, release, err := freeport.Take()
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.port = uint16(l.Addr().(*net.TCPAddr).Port)
-	l.Close()
+	t.Cleanup(release)
+	g.port = port
 
 	log := slog.New(slog.NewTextHandler(g.log, nil))
 	opts := agent.Options{Version: "test", Log: log, Server: &terminator.Server{

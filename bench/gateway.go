@@ -9,7 +9,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -19,6 +18,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/sluice-gateway/sluice/bench/freeport"
 )
 
 // startTimeout is how long a gateway may take until it serves.
@@ -32,24 +33,33 @@ type gateway struct {
 	exited chan error
 	output *bytes.Buffer // what it printed; read it after exited
 	pids   []int
+
+	release []func() // of its ports
 }
 
 // startGateway starts a peer on ports of its own and waits until it completes
 // handshakes. The caller closes it.
 func startGateway(ctx context.Context, peer Peer, site Site) (*gateway, error) {
-	free, err := freePorts(2)
-	if err != nil {
-		return nil, err
+	g := &gateway{peer: peer, exited: make(chan error, 1), output: new(bytes.Buffer)}
+	loopback := netip.MustParseAddr("127.0.0.1")
+	for _, to := range []*netip.AddrPort{&site.Listen, &site.Metrics} {
+		port, release, err := freeport.Take()
+		if err != nil {
+			return nil, err
+		}
+		g.release = append(g.release, release)
+		*to = netip.AddrPortFrom(loopback, port)
 	}
-	site.Listen, site.Metrics = free[0], free[1]
+	var err error
 	if site.Dir, err = os.MkdirTemp(site.Dir, peer.Name+"-"); err != nil {
 		return nil, err
 	}
+	g.site = site
 	cmd, err := peer.Command(site)
 	if err != nil {
 		return nil, fmt.Errorf("configure %s: %w", peer.Name, err)
 	}
-	g := &gateway{peer: peer, site: site, cmd: cmd, exited: make(chan error, 1), output: new(bytes.Buffer)}
+	g.cmd = cmd
 	cmd.Stdout, cmd.Stderr = g.output, g.output
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", peer.Name, err)
@@ -98,21 +108,10 @@ func (g *gateway) Close() error {
 		_ = g.cmd.Process.Kill()
 		<-g.exited
 	}
-	return errors.Join(late, os.RemoveAll(g.site.Dir))
-}
-
-// freePorts returns loopback addresses that were free a moment ago.
-func freePorts(n int) ([]netip.AddrPort, error) {
-	var free []netip.AddrPort
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		free = append(free, l.Addr().(*net.TCPAddr).AddrPort())
+	for _, release := range g.release {
+		release()
 	}
-	return free, nil
+	return errors.Join(late, os.RemoveAll(g.site.Dir))
 }
 
 // traffic is what Sluice's metrics say about the payload that it has carried,

@@ -28,6 +28,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sluice-gateway/sluice/agent/config"
+	"github.com/sluice-gateway/sluice/bench/freeport"
 )
 
 func TestMain(m *testing.M) {
@@ -117,12 +118,12 @@ func (s *syncBuffer) String() string {
 // freePort returns a port that nothing listens on.
 func freePort(t testing.TB) uint16 {
 	t.Helper()
-	l, err := net.Listen("tcp", ":0")
+	port, release, err := freeport.Take()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
+	t.Cleanup(release)
+	return port
 }
 
 func address(port uint16) string { return net.JoinHostPort("127.0.0.1", itoa(port)) }

@@ -18,11 +18,14 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/sluice-gateway/sluice/bench/freeport"
 )
 
 func TestMain(m *testing.M) {
@@ -168,12 +171,12 @@ func port(a net.Addr) string { return fmt.Sprint(a.(*net.TCPAddr).Port) }
 // freePort returns a port that nobody listens on now.
 func freePort(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, release, err := freeport.Take()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return port(l.Addr())
+	t.Cleanup(release)
+	return strconv.Itoa(int(port))
 }
 
 // certificate is a self-signed one.
