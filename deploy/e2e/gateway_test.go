@@ -87,13 +87,19 @@ type gateway struct {
 	keys [][]byte // PEM, all that its certificates ever had
 }
 
-// serveGateway makes a namespace with a Gateway, which goes with the test.
+// serveGateway makes a namespace with a Gateway, which goes with the test, on a
+// cluster of at least two nodes.
 func serveGateway(t *testing.T) *gateway {
+	t.Helper()
+	return serveGatewayOn(t, 2)
+}
+
+func serveGatewayOn(t *testing.T, nodes int) *gateway {
 	t.Helper()
 	g := &gateway{namespace: strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name())), roots: x509.NewCertPool()}
 	g.nodes = strings.Fields(kubectl(t, "get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"))
-	if len(g.nodes) < 2 {
-		t.Fatalf("nodes are %q, want 2", g.nodes)
+	if len(g.nodes) < nodes {
+		t.Fatalf("nodes are %q, want %d", g.nodes, nodes)
 	}
 	var err error
 	if g.signer, g.authority, err = sign(1, nil, nil); err != nil {

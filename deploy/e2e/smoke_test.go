@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// A pod on the node that the client reached is spliced, one elsewhere is
-// relayed, and the agent says so.
+// A pod on the node that the client reached is spliced, one elsewhere, where
+// there is another node, is relayed, and the agent says so.
 func TestPodsOnTheNodeAreSpliced(t *testing.T) {
-	g := serveGateway(t)
+	g := serveGatewayOn(t, 1)
 	holder := g.holder(t)
 	agent := agentOn(t, holder)
 	for _, n := range g.nodes {
