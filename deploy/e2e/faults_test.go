@@ -15,12 +15,15 @@ import (
 )
 
 // outage is how long a part of the cluster is away.
-func outage(short, full time.Duration) time.Duration {
-	if os.Getenv("SLUICE_LONG") != "" {
-		return full
+func outage(short, long time.Duration) time.Duration {
+	if full() {
+		return long
 	}
 	return short
 }
+
+// full tells whether tests run in their full size.
+func full() bool { return os.Getenv("SLUICE_LONG") != "" }
 
 // Without a controller everything is served on; what changed meanwhile comes
 // with the next one.
@@ -45,13 +48,18 @@ func TestControllersAway(t *testing.T) {
 }
 
 // The same without an API server.
-func TestAPIServerAway(t *testing.T) {
+func TestAPIServerAway(t *testing.T) { withoutAPIServer(t, "kill", "start") }
+
+// The same with one that takes connections and does not answer.
+func TestAPIServerFrozen(t *testing.T) { withoutAPIServer(t, "freeze", "thaw") }
+
+func withoutAPIServer(t *testing.T, end, begin string) {
 	g := serveGateway(t)
 	l := startLoad(t, g, 20, 20, g.nodes[0]+".e2e.test", g.nodes[1]+".e2e.test")
 	holder := g.holder(t)
-	component(t, "kill", "kube-apiserver")
+	component(t, end, "kube-apiserver")
 	time.Sleep(outage(20*time.Second, 2*time.Minute))
-	component(t, "start", "kube-apiserver")
+	component(t, begin, "kube-apiserver")
 	within(t, 2*time.Minute, func() error { return g.rotate(t.Context(), 77) })
 	start := time.Now()
 	within(t, 2*time.Minute, func() error { return g.shows(77) })
