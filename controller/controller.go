@@ -134,16 +134,16 @@ func New(o Options) (*Controller, error) {
 		return nil, fmt.Errorf("controller: %w", err)
 	}
 	metrics := newMetrics(ctrlmetrics.Registry)
-	changed := make(chan struct{}, 1)
 	c.manager = m
 	c.watch = newWatch(m.GetCache(), o.Log)
-	c.watch.event, c.watch.changed = c.observe, func() { token(changed) }
+	fresh := newNews()
+	c.watch.event, c.watch.changed = c.observe, fresh.more
 	c.nodes = &nodes{log: o.Log, now: time.Now}
 	c.publisher = &publisher{namespace: o.Namespace, client: m.GetClient(), reader: m.GetAPIReader(), log: o.Log}
 	c.loop = &loop{log: o.Log, metrics: metrics, client: m.GetClient(), watch: c.watch, nodes: c.nodes,
-		secrets: newSecrets(m.GetAPIReader()), configMaps: newConfigMaps(m.GetAPIReader()), publisher: c.publisher, changed: changed,
+		secrets: newSecrets(m.GetAPIReader()), configMaps: newConfigMaps(m.GetAPIReader()), publisher: c.publisher, news: fresh,
 		services: &infrastructure.Maker{Client: typed},
-		statuses: &statusWriter{client: m.GetClient(), reader: m.GetAPIReader(), version: c.watch.version, log: o.Log, metrics: metrics,
+		statusWriter: &statusWriter{client: m.GetClient(), reader: m.GetAPIReader(), version: c.watch.version, log: o.Log, metrics: metrics,
 			tell: (&teller{recorder: m.GetEventRecorder(eventSource), warned: map[types.UID][]string{}}).tell}}
 	for _, r := range []manager.Runnable{c.watch,
 		&election{config: config, namespace: o.Namespace, identity: o.Identity, lead: c.loop.run, metrics: metrics}} {
@@ -175,19 +175,26 @@ func (c *Controller) observe(k *kind, old, now client.Object) {
 	if o == nil {
 		o = old
 	}
-	var news bool
-	switch name := (types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}); k.name {
+	news, name := c.loop.news, types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}
+	switch k.name {
 	case leaseKind:
-		news = c.nodes.observe(o.(*coordinationv1.Lease), now == nil)
+		if c.nodes.observe(o.(*coordinationv1.Lease), now == nil) {
+			news.nodes()
+		}
 	case secretKind:
 		// Among those of Sluice's namespace may be one that has the name of ours.
-		news = c.loop.secrets.wants(name) || name.Namespace == c.namespace && c.publisher.observe(old, now)
+		if c.loop.secrets.wants(name) || name.Namespace == c.namespace && c.publisher.observe(old, now) {
+			news.more()
+		}
 	case configMapKind:
-		news = c.loop.configMaps.wants(name)
+		if c.loop.configMaps.wants(name) {
+			news.more()
+		}
 	default:
-		news = now == nil || !c.loop.statuses.isOwn(translate.Key{Kind: k.name, Namespace: name.Namespace, Name: name.Name}, now)
-	}
-	if news {
-		token(c.loop.changed)
+		version := ""
+		if now != nil {
+			version = now.GetResourceVersion()
+		}
+		news.object(translate.Key{Kind: k.name, Namespace: name.Namespace, Name: name.Name}, version)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"net/netip"
+	"reflect"
 	"slices"
 	"time"
 
@@ -26,21 +28,28 @@ import (
 // what differs and writes the statuses that differ. It runs while this replica
 // leads.
 type loop struct {
-	log        *slog.Logger
-	metrics    *metrics
-	client     client.Client
-	watch      *watch
-	nodes      *nodes
-	secrets    *contents[*corev1.Secret]
-	configMaps *contents[*corev1.ConfigMap]
-	publisher  *publisher
-	statuses   *statusWriter
-	services   *infrastructure.Maker
-	changed    chan struct{} // has a token after a change that was not looked at yet
+	log          *slog.Logger
+	metrics      *metrics
+	client       client.Client
+	watch        *watch
+	nodes        *nodes
+	secrets      *contents[*corev1.Secret]
+	configMaps   *contents[*corev1.ConfigMap]
+	publisher    *publisher
+	statusWriter *statusWriter
+	services     *infrastructure.Maker
+	news         *news
 
-	previous *config.Snapshot
-	parts    map[string]*config.Snapshot
-	problems map[string]bool // as they were logged
+	previous    *config.Snapshot
+	translation *translate.Translation // the last one
+	addresses   []netip.Addr           // of the nodes, that it knows
+	// objects are those that were translated, and where the status was written
+	// since, as they are now. What others changed is not in them.
+	objects  map[translate.Key]client.Object
+	reports  []config.Report    // of the nodes, when they were asked last
+	statuses []translate.Status // as they were said then
+	took     time.Duration      // to make them
+	problems map[string]bool    // as they were logged
 }
 
 const (
@@ -67,23 +76,29 @@ func (l *loop) run(ctx context.Context) {
 	tick := time.NewTicker(look)
 	defer tick.Stop()
 	delay := firstRetry
-	for {
-		began := time.Now()
+	for due := time.Now(); ; {
 		live := l.nodes.live()
-		again, err := l.step(ctx, live)
-		if ctx.Err() != nil {
-			return
-		}
-		if err != nil {
-			l.log.Warn("not everything could be done; will try again", "in", delay.String(), "error", err)
-			again = sooner(again, delay)
-			delay = min(2*delay, longestRetry)
+		again := time.Duration(0)
+		if l.outdated(due, live) {
+			var err error
+			again, err = l.step(ctx, live)
+			if err != nil && ctx.Err() == nil {
+				l.log.Warn("not everything could be done; will try again", "in", delay.String(), "error", err)
+				again = sooner(again, delay)
+				delay = min(2*delay, longestRetry)
+			} else {
+				delay = firstRetry
+			}
+			due = time.Now().Add(idle)
 		} else {
-			delay = firstRetry
+			again = l.hear(ctx, live)
+		}
+		if t := time.Now().Add(again); again > 0 && t.Before(due) {
+			due = t
 		}
 		// What takes long is done in larger steps: half of the time at most, while
 		// that is worth waiting for.
-		if !pause(ctx, min(time.Since(began), look)) || !l.wait(ctx, tick.C, time.After(sooner(again, idle)), live) {
+		if !pause(ctx, min(l.took, look)) || !l.wait(ctx, tick.C, time.After(time.Until(due)), live) {
 			return
 		}
 	}
@@ -92,7 +107,7 @@ func (l *loop) run(ctx context.Context) {
 // begin waits for the watch and finds out what is published. It tells whether
 // that came before ctx ended.
 func (l *loop) begin(ctx context.Context) bool {
-	l.statuses.reset()
+	l.statusWriter.reset()
 	for !l.watch.isComplete() {
 		if !pause(ctx, poll) {
 			return false
@@ -101,7 +116,7 @@ func (l *loop) begin(ctx context.Context) bool {
 	for {
 		previous, err := l.publisher.load(ctx)
 		if err == nil {
-			l.previous, l.parts = previous, previous.Parts()
+			l.previous = previous
 			return true
 		}
 		if ctx.Err() == nil {
@@ -114,22 +129,15 @@ func (l *loop) begin(ctx context.Context) bool {
 }
 
 // wait waits for something to do, and tells whether ctx goes on.
-func (l *loop) wait(ctx context.Context, tick, again <-chan time.Time, live []publication.Node) bool {
+func (l *loop) wait(ctx context.Context, tick, due <-chan time.Time, live []publication.Node) bool {
 	for {
 		select {
 		case <-ctx.Done():
 			return false
-		case <-again:
+		case <-due:
 			return true
-		case <-l.changed:
-			if !pause(ctx, quiet) {
-				return false
-			}
-			select {
-			case <-l.changed:
-			default:
-			}
-			return true
+		case <-l.news.wake:
+			return pause(ctx, quiet)
 		case <-tick:
 			l.forget(ctx)
 			if !slices.Equal(names(live), names(l.nodes.live())) {
@@ -159,6 +167,14 @@ func (l *loop) forget(ctx context.Context) {
 	}
 }
 
+// outdated tells whether there is anything else to translate than last time.
+// That statuses changed which this replica wrote is nothing.
+func (l *loop) outdated(due time.Time, live []publication.Node) bool {
+	changed := l.news.take()
+	maps.DeleteFunc(changed, l.statusWriter.isOwn)
+	return len(changed) > 0 || !time.Now().Before(due) || !slices.Equal(addresses(live), l.addresses)
+}
+
 // step does everything once. again is when to come back, 0 for when something
 // changes.
 func (l *loop) step(ctx context.Context, live []publication.Node) (again time.Duration, err error) {
@@ -169,25 +185,49 @@ func (l *loop) step(ctx context.Context, live []publication.Node) (again time.Du
 	r.ConfigMaps = append(l.configMaps.all(), l.lastTrusted(unread)...)
 
 	began := time.Now()
-	published, refused := l.publisher.state()
-	o := translate.Options{ControllerName: ControllerName, Now: began.Truncate(time.Second), Previous: l.previous, ByNode: true,
-		Reports: report(live, published, refused, l.parts), NodeAddresses: addresses(live), BundleVersion: l.watch.bundleVersion()}
-	snapshot, statuses := translate.Translate(r, o)
-	l.previous, l.parts = snapshot, snapshot.Parts()
-	l.metrics.translations.Observe(time.Since(began).Seconds())
+	l.objects, l.addresses = objects, addresses(live)
+	l.translation = translate.Translate(r, translate.Options{ControllerName: ControllerName, Now: began.Truncate(time.Second), Previous: l.previous,
+		ByNode: true, NodeAddresses: l.addresses, BundleVersion: l.watch.bundleVersion()})
+	l.previous = l.translation.Snapshot
+	l.took = time.Since(began)
+	l.metrics.translations.Observe(l.took.Seconds())
 
-	publishErr := l.publisher.publish(ctx, l.parts, l.watch.store(secretKind))
-	now, refusedNow := l.publisher.state()
-	if !maps.Equal(refused, refusedNow) {
-		token(l.changed) // the statuses have to say so
-	}
-	again = l.statuses.write(ctx, objects, statuses)
-	servicesErr := l.services.Apply(ctx, statuses, r.Services)
-	l.metrics.published.Set(float64(len(now)))
-	l.metrics.nodes.Set(float64(len(live)))
-	l.tell(statuses)
-	l.log.Debug("reconciled", "gateways", len(r.Gateways), "published", len(now), "nodes", len(live), "seconds", time.Since(began).Seconds())
+	publishErr := l.publisher.publish(ctx, l.translation.Parts, l.watch.store(secretKind))
+	l.reports = l.report(live)
+	l.statuses = l.translation.Statuses(l.reports)
+	again = l.statusWriter.write(ctx, l.objects, l.statuses)
+	servicesErr := l.services.Apply(ctx, l.statuses, r.Services)
+	l.tell()
+	l.log.Debug("reconciled", "gateways", len(r.Gateways), "nodes", len(live), "seconds", time.Since(began).Seconds())
 	return again, errors.Join(secretsErr, configMapsErr, publishErr, servicesErr)
+}
+
+// hear brings the statuses in line with what nodes say, where that is all that
+// changed. again is as step has it.
+func (l *loop) hear(ctx context.Context, live []publication.Node) (again time.Duration) {
+	began := time.Now()
+	reports := l.report(live)
+	if reflect.DeepEqual(reports, l.reports) {
+		return 0
+	}
+	l.reports = reports
+	changed := l.translation.Reported(began.Truncate(time.Second), reports, l.statuses)
+	l.took = time.Since(began)
+	if len(changed) == 0 {
+		return 0
+	}
+	l.statuses = translate.Updated(l.statuses, changed)
+	again = l.statusWriter.write(ctx, l.objects, changed)
+	l.tell()
+	return again
+}
+
+// report is what the nodes say of what is published now.
+func (l *loop) report(live []publication.Node) []config.Report {
+	published, refused := l.publisher.state()
+	l.metrics.published.Set(float64(len(published)))
+	l.metrics.nodes.Set(float64(len(live)))
+	return report(live, published, refused, l.translation.Parts)
 }
 
 // list gathers all objects as they are now.
@@ -206,7 +246,7 @@ func (l *loop) list() (translate.Resources, map[translate.Key]client.Object) {
 		}
 		l.metrics.objects.WithLabelValues(k.name).Set(float64(len(objects)))
 		if k.crd != "" {
-			l.statuses.refresh(k.name, objects)
+			l.statusWriter.refresh(k.name, objects)
 			for _, o := range objects {
 				withStatus[translate.Key{Kind: k.name, Namespace: o.GetNamespace(), Name: o.GetName()}] = o
 			}
@@ -247,10 +287,10 @@ func (l *loop) lastTrusted(unread []types.NamespacedName) (out []*corev1.ConfigM
 }
 
 // tell logs the problems that are new, and those that are gone.
-func (l *loop) tell(statuses []translate.Status) {
+func (l *loop) tell() {
 	now := map[string]bool{}
-	for i := range statuses {
-		s := &statuses[i]
+	for i := range l.statuses {
+		s := &l.statuses[i]
 		for _, p := range s.Problems() {
 			now[p] = true
 		}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/sluice-gateway/sluice/agent/config"
 	"github.com/sluice-gateway/sluice/controller/publication"
+	"github.com/sluice-gateway/sluice/controller/translate"
 )
 
 // nodes knows which nodes live and what they say.
@@ -143,7 +144,7 @@ func addresses(live []publication.Node) []netip.Addr {
 // is served when all nodes serve it, a listener fails when it fails on one. It
 // returns nothing when there is no node. unpublished are the Gateways whose
 // part could not be published, with the reason; wanted are their parts.
-func report(live []publication.Node, published map[string]*published, unpublished map[string]string, wanted map[string]*config.Snapshot) []config.Report {
+func report(live []publication.Node, published map[string]*published, unpublished map[string]string, wanted map[string]translate.Part) []config.Report {
 	held := heldAddresses(live)
 	live = slices.DeleteFunc(slices.Clone(live), func(n publication.Node) bool { return n.Draining })
 	if len(live) == 0 {
@@ -175,7 +176,7 @@ func report(live []publication.Node, published map[string]*published, unpublishe
 		}
 	}
 	for gateway, why := range unpublished {
-		if part := wanted[gateway]; part != nil {
+		if part := wanted[gateway].Snapshot; part != nil {
 			for i := range part.Listeners {
 				r.Listeners[part.Listeners[i].Name] = why
 			}

@@ -12,42 +12,50 @@ import (
 	"github.com/sluice-gateway/sluice/controller/translate"
 )
 
-// withStatus returns the status of an object, the one that it should have, and
-// a copy of the object with that; nothing when the two do not fit.
-func withStatus(o client.Object, s *translate.Status) (have, want any, changed client.Object) {
+// statusOf returns the status of an object and the one that it should have;
+// nothing when the two do not fit. They are not to be changed.
+func statusOf(o client.Object, s *translate.Status) (have, want any) {
 	switch o := o.(type) {
 	case *gwv1.GatewayClass:
 		if s.GatewayClass != nil {
-			c := o.DeepCopy()
-			c.Status = *s.GatewayClass.DeepCopy()
-			return &o.Status, &c.Status, c
+			return &o.Status, s.GatewayClass
 		}
 	case *gwv1.Gateway:
 		if s.Gateway != nil {
-			c := o.DeepCopy()
-			c.Status = *s.Gateway.DeepCopy()
-			return &o.Status, &c.Status, c
+			return &o.Status, s.Gateway
 		}
 	case *gwv1.ListenerSet:
 		if s.ListenerSet != nil {
-			c := o.DeepCopy()
-			c.Status = *s.ListenerSet.DeepCopy()
-			return &o.Status, &c.Status, c
+			return &o.Status, s.ListenerSet
 		}
 	case *gwv1.BackendTLSPolicy:
 		if s.Policy != nil {
-			c := o.DeepCopy()
-			c.Status = *s.Policy.DeepCopy()
-			return &o.Status, &c.Status, c
+			return &o.Status, s.Policy
 		}
 	}
-	if from := routeStatus(o); from != nil && s.Route != nil {
-		c := o.DeepCopyObject().(client.Object)
-		to := routeStatus(c)
-		*to = *s.Route.DeepCopy()
-		return from, to, c
+	if have := routeStatus(o); have != nil && s.Route != nil {
+		return have, s.Route
 	}
-	return nil, nil, nil
+	return nil, nil
+}
+
+// withStatus returns a copy of an object with the status that it should have;
+// the two must fit (statusOf).
+func withStatus(o client.Object, s *translate.Status) client.Object {
+	c := o.DeepCopyObject().(client.Object)
+	switch c := c.(type) {
+	case *gwv1.GatewayClass:
+		c.Status = *s.GatewayClass.DeepCopy()
+	case *gwv1.Gateway:
+		c.Status = *s.Gateway.DeepCopy()
+	case *gwv1.ListenerSet:
+		c.Status = *s.ListenerSet.DeepCopy()
+	case *gwv1.BackendTLSPolicy:
+		c.Status = *s.Policy.DeepCopy()
+	default:
+		*routeStatus(c) = *s.Route.DeepCopy()
+	}
+	return c
 }
 
 // routeStatus is the status of a route, nil of anything else.

@@ -23,6 +23,7 @@ import (
 
 	"github.com/sluice-gateway/sluice/agent/config"
 	"github.com/sluice-gateway/sluice/controller/publication"
+	"github.com/sluice-gateway/sluice/controller/translate"
 )
 
 // concurrency bounds the requests that are on their way at once.
@@ -153,7 +154,7 @@ func (p *publisher) state() (map[string]*published, map[string]string) {
 // publish writes the parts that are not published as they are, and deletes the
 // Secrets of Gateways that have none. present are the Secrets that there are,
 // as far as the watch has told. The error is about what is worth another try.
-func (p *publisher) publish(ctx context.Context, parts map[string]*config.Snapshot, present toolscache.Store) error {
+func (p *publisher) publish(ctx context.Context, parts map[string]translate.Part, present toolscache.Store) error {
 	var mu sync.Mutex
 	var problems []error
 	group, ctx := errgroup.WithContext(ctx)
@@ -183,18 +184,18 @@ func (p *publisher) publish(ctx context.Context, parts map[string]*config.Snapsh
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for gateway, o := range p.published {
-		if parts[gateway] == nil {
+		if parts[gateway].Snapshot == nil {
 			delete(p.published, gateway)
 			delete(p.gateways, o.secret)
 		}
 	}
-	maps.DeleteFunc(p.refused, func(gateway string, _ refusal) bool { return parts[gateway] == nil })
+	maps.DeleteFunc(p.refused, func(gateway string, _ refusal) bool { return parts[gateway].Snapshot == nil })
 	return errors.Join(problems...)
 }
 
 // put publishes a part unless it is published already.
-func (p *publisher) put(ctx context.Context, gateway string, part *config.Snapshot, present toolscache.Store) error {
-	hash := part.Hash()
+func (p *publisher) put(ctx context.Context, gateway string, part translate.Part, present toolscache.Store) error {
+	hash := part.Hash
 	p.mu.Lock()
 	have, refused := p.published[gateway], p.refused[gateway]
 	p.mu.Unlock()
@@ -225,7 +226,7 @@ func (p *publisher) put(ctx context.Context, gateway string, part *config.Snapsh
 		delete(p.refused, gateway) // what was refused is no longer wanted
 		return nil
 	}
-	secret, err := publication.Encode(p.namespace, gateway, part)
+	secret, err := publication.Encode(p.namespace, gateway, part.Snapshot)
 	if err != nil {
 		p.refuse(gateway, refusal{hash, err.Error(), true})
 		return nil
@@ -240,7 +241,7 @@ func (p *publisher) put(ctx context.Context, gateway string, part *config.Snapsh
 	p.log.Debug("published", "gateway", gateway, "secret", secret.Name, "hash", hash[:12])
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.keep(gateway, newPublished(secret, part))
+	p.keep(gateway, newPublished(secret, part.Snapshot))
 	return nil
 }
 

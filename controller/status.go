@@ -5,6 +5,7 @@ package controller
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -90,18 +91,21 @@ func (w *statusWriter) refresh(kind string, objects []client.Object) {
 	}
 }
 
-// isOwn tells whether a change of an object is what we wrote.
-func (w *statusWriter) isOwn(k translate.Key, o client.Object) bool {
+// isOwn tells whether a version of an object is what we wrote.
+func (w *statusWriter) isOwn(k translate.Key, version string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	had := w.written[k]
-	return had != nil && had.version == o.GetResourceVersion()
+	return had != nil && had.version == version
 }
 
-// write writes the statuses that are not as they should be. again is when to
-// come back for those that could not be written, 0 for never.
+// write writes the statuses that are not as they should be. objects become as
+// they are then, but for what others changed. again is when to come back for
+// those that could not be written, 0 for never.
 func (w *statusWriter) write(ctx context.Context, objects map[translate.Key]client.Object, statuses []translate.Status) (again time.Duration) {
 	now := time.Now()
+	written := map[translate.Key]client.Object{}
+	var mu sync.Mutex
 	var group errgroup.Group
 	group.SetLimit(concurrency)
 	for i := range statuses {
@@ -111,8 +115,8 @@ func (w *statusWriter) write(ctx context.Context, objects map[translate.Key]clie
 		if o == nil || ctx.Err() != nil {
 			continue
 		}
-		have, want, changed := withStatus(o, s)
-		if changed == nil || equality.Semantic.DeepEqual(have, want) {
+		have, want := statusOf(o, s)
+		if have == nil || equality.Semantic.DeepEqual(have, want) {
 			continue
 		}
 		if wait := w.wait(k, now); wait > 0 {
@@ -120,11 +124,17 @@ func (w *statusWriter) write(ctx context.Context, objects map[translate.Key]clie
 			continue
 		}
 		group.Go(func() error {
-			w.put(ctx, k, o, changed, func() { w.tell(o, have, want, s.Warnings) })
+			if now := w.put(ctx, k, o, withStatus(o, s)); now != nil {
+				w.tell(o, have, want, s.Warnings)
+				mu.Lock()
+				defer mu.Unlock()
+				written[k] = now
+			}
 			return nil
 		})
 	}
 	_ = group.Wait() // the functions return no errors
+	maps.Copy(objects, written)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for k, p := range w.paused {
@@ -167,18 +177,19 @@ func sooner(a, b time.Duration) time.Duration {
 	return a
 }
 
-// put writes the status of an object.
-func (w *statusWriter) put(ctx context.Context, k translate.Key, had, changed client.Object, written func()) {
+// put writes the status of an object, and returns the object as it is then, nil
+// when it could not be written.
+func (w *statusWriter) put(ctx context.Context, k translate.Key, had, changed client.Object) client.Object {
 	version := w.version(k.Kind)
 	if version == nil {
-		return // its CRD has just gone
+		return nil // its CRD has just gone
 	}
 	now, err := updateStatus(ctx, w.client, version, changed)
 	switch {
 	case err == nil:
 		w.metrics.writes.WithLabelValues("written").Inc()
 		w.note(k, now, true)
-		written()
+		return now
 	case apierrors.IsNotFound(err):
 		w.metrics.writes.WithLabelValues("gone").Inc()
 	case apierrors.IsConflict(err):
@@ -195,6 +206,7 @@ func (w *statusWriter) put(ctx context.Context, k translate.Key, had, changed cl
 		w.log.Warn("cannot write status; will try again", "object", k.String(), "error", err)
 		w.postpone(k)
 	}
+	return nil
 }
 
 // note remembers an object that is ahead of the watch.

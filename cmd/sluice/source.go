@@ -130,13 +130,14 @@ func (s *source) report() (status any, problems int) {
 // refresh brings the agent in line with the resources and the statuses in line
 // with the agent. The caller holds mu.
 func (s *source) refresh() {
-	snapshot, _ := s.translate()
-	if hash := snapshot.Hash(); hash != s.hash {
-		s.agent.Apply(snapshot)
-		s.hold(snapshot.Addresses)
-		s.snapshot, s.hash = snapshot, hash
+	t := translate.Translate(s.resources, translate.Options{ControllerName: controllerName, DefaultClass: className, Now: time.Now(),
+		Previous: s.snapshot, Statuses: s.statuses, NodeAddresses: s.nodeAddresses})
+	if hash := t.Snapshot.Hash(); hash != s.hash {
+		s.agent.Apply(t.Snapshot)
+		s.hold(t.Snapshot.Addresses)
+		s.snapshot, s.hash = t.Snapshot, hash
 	}
-	_, s.statuses = s.translate()
+	s.statuses = t.Statuses([]config.Report{s.served()})
 	s.tell()
 }
 
@@ -176,15 +177,6 @@ func (s *source) served() config.Report {
 		}
 	}
 	return r
-}
-
-func (s *source) translate() (*config.Snapshot, []translate.Status) {
-	o := translate.Options{ControllerName: controllerName, DefaultClass: className, Now: time.Now(),
-		Previous: s.snapshot, Statuses: s.statuses, NodeAddresses: s.nodeAddresses}
-	if s.snapshot != nil {
-		o.Reports = []config.Report{s.served()}
-	}
-	return translate.Translate(s.resources, o)
 }
 
 // tell logs the problems and warnings that are new, and the problems that are

@@ -112,8 +112,8 @@ func (w *world) step() (*gwv1.GatewayStatus, error) {
 	for i := range list.Items {
 		w.in.Services = append(w.in.Services, &list.Items[i])
 	}
-	_, statuses := translate.Translate(w.in, translate.Options{ControllerName: "sluice.dev/gateway-controller", Now: time.Now(), ByNode: true,
-		NodeAddresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}})
+	statuses := translate.Translate(w.in, translate.Options{ControllerName: "sluice.dev/gateway-controller", Now: time.Now(), ByNode: true,
+		NodeAddresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}}).Statuses(nil)
 	var of *gwv1.GatewayStatus
 	for _, s := range statuses {
 		if s.Gateway != nil {

@@ -283,7 +283,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, _ := manifest.Decode("x", data)
-		s, _ := translate.Translate(r, translate.Options{ControllerName: "sluice.dev/gateway-controller", DefaultClass: "sluice"})
+		s := translate.Translate(r, translate.Options{ControllerName: "sluice.dev/gateway-controller", DefaultClass: "sluice"}).Snapshot
 		if err := s.Validate(); err != nil {
 			t.Error(err)
 		}

@@ -46,7 +46,8 @@ func TestAGatewayKeepsItsAddressWhileOthersComeAndGo(t *testing.T) {
 		if round%10 == 0 {
 			o.Statuses = nil
 		}
-		o.Previous, o.Statuses = translate.Translate(r, o)
+		translation := translate.Translate(r, o)
+		o.Previous, o.Statuses = translation.Snapshot, translation.Statuses(nil)
 		if err := o.Previous.Validate(); err != nil {
 			t.Fatal(err)
 		}

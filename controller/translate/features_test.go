@@ -14,9 +14,9 @@ import (
 )
 
 func TestSupportedFeaturesAreThoseThatTheGatewayAPIKnows(t *testing.T) {
-	_, statuses := translate.Translate(translate.Resources{GatewayClasses: []*gwv1.GatewayClass{
+	statuses := translate.Translate(translate.Resources{GatewayClasses: []*gwv1.GatewayClass{
 		{ObjectMeta: metav1.ObjectMeta{Name: "sluice"}, Spec: gwv1.GatewayClassSpec{ControllerName: controllerName}}}},
-		translate.Options{ControllerName: controllerName, Now: now})
+		translate.Options{ControllerName: controllerName, Now: now}).Statuses(nil)
 	var names []string
 	for _, f := range statuses[0].GatewayClass.SupportedFeatures {
 		names = append(names, string(f.Name))

@@ -154,7 +154,6 @@ func (t *translator) gatewayStatuses(s snapshotState) []Status {
 		if s := t.stored[Key{"Gateway", g.namespace, g.name.name}]; s != nil && s.Gateway != nil {
 			had = *s.Gateway
 		}
-		t.noteForeignService(g)
 		status := &gwv1.GatewayStatus{AttachedListenerSets: g.attachedSets()}
 		var warnings []string
 		for _, l := range g.own {

@@ -120,14 +120,13 @@ func (c goldenCase) translate(t testing.TB, r translate.Resources) (*config.Snap
 	}
 	if before, _ := c.resources(t, true); len(before.Gateways) > 0 {
 		o.Now = now.Add(-time.Hour)
-		o.Previous, o.Statuses = translate.Translate(before, o)
-		o.Reports = c.reports(o.Previous)
-		_, o.Statuses = translate.Translate(before, o)
-		o.Reports, o.Now = nil, now
+		first := translate.Translate(before, o)
+		o.Previous, o.Statuses = first.Snapshot, first.Statuses(nil)
+		o.Statuses = translate.Translate(before, o).Statuses(c.reports(first.Snapshot))
+		o.Now = now
 	}
-	s, _ := translate.Translate(r, o)
-	o.Reports = c.reports(s)
-	return translate.Translate(r, o)
+	translation := translate.Translate(r, o)
+	return translation.Snapshot, translation.Statuses(c.reports(translation.Snapshot))
 }
 
 func (c goldenCase) reports(s *config.Snapshot) []config.Report {

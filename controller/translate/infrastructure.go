@@ -142,11 +142,13 @@ func (t *translator) foreignService(g *gateway) bool {
 	return foreign
 }
 
-// noteForeignService tells a Gateway that asks for labels and annotations why
+// noteForeignServices tells Gateways that ask for labels and annotations why
 // nothing has them.
-func (t *translator) noteForeignService(g *gateway) {
-	if spec := g.object.Spec.Infrastructure; !t.alone() && spec != nil && len(spec.Labels)+len(spec.Annotations) > 0 && t.foreignService(g) {
-		g.notes = append(g.notes, "spec.infrastructure is not honored: "+g.foreignText())
+func (t *translator) noteForeignServices() {
+	for _, g := range t.gateways {
+		if spec := g.object.Spec.Infrastructure; !t.alone() && spec != nil && len(spec.Labels)+len(spec.Annotations) > 0 && t.foreignService(g) {
+			g.notes = append(g.notes, "spec.infrastructure is not honored: "+g.foreignText())
+		}
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 // snapshotState is what is known of the serving of a snapshot.
 type snapshotState struct {
 	hash    string
-	parts   map[string]string // hashes by Gateway
+	parts   map[string]Part // by Gateway
 	reports []config.Report
 }
 
@@ -27,7 +27,7 @@ func (s *snapshotState) current(r config.Report, g *gateway) bool {
 	if r.Parts == nil {
 		return r.Hash == s.hash
 	}
-	return r.Parts[g.name.String()] == s.parts[g.name.String()]
+	return r.Parts[g.name.String()] == s.parts[g.name.String()].Hash
 }
 
 // snapshot gathers what is served: the listeners that can be, what they refer

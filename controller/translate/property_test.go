@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -34,7 +35,7 @@ func TestTranslateNeverChangesItsInput(t *testing.T) {
 		previous, statuses := c.translate(t, r)
 		o := translate.Options{ControllerName: controllerName, DefaultClass: "sluice", Now: now, Previous: previous, Statuses: statuses}
 		served, told := encode(t, previous), encode(t, statuses)
-		translate.Translate(r, o)
+		translate.Translate(r, o).Statuses(nil)
 		if diff := cmp.Diff(before, encode(t, r)); diff != "" {
 			t.Errorf("resources (-before +after):\n%s", diff)
 		}
@@ -43,6 +44,28 @@ func TestTranslateNeverChangesItsInput(t *testing.T) {
 		}
 		if diff := cmp.Diff(told, encode(t, statuses)); diff != "" {
 			t.Errorf("Statuses (-before +after):\n%s", diff)
+		}
+	})
+}
+
+// What nodes say later makes the statuses that a new translation would have.
+func TestReportsNeedNoOtherTranslation(t *testing.T) {
+	allCases(t, func(t *testing.T, c goldenCase, r translate.Resources) {
+		later := now.Add(time.Minute)
+		o := translate.Options{ControllerName: controllerName, DefaultClass: "sluice", Now: now, NodeAddresses: c.options.NodeAddresses}
+		translation := translate.Translate(r, o)
+		served := c.reports(translation.Snapshot)
+		for _, reports := range [][][]config.Report{{nil, served}, {served, nil}, {served, served}} {
+			last := translation.Statuses(reports[0])
+			o.Now, o.Statuses = later, last
+			want := translate.Translate(r, o).Statuses(reports[1])
+			changed := translation.Reported(later, reports[1], last)
+			if diff := cmp.Diff(encode(t, want), encode(t, translate.Updated(last, changed))); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+			if reflect.DeepEqual(reports[0], reports[1]) && len(changed) > 0 {
+				t.Errorf("the same reports changed %d statuses", len(changed))
+			}
 		}
 	})
 }
@@ -67,17 +90,17 @@ func TestTranslateGivesAValidSnapshotForAnyPartOfTheObjects(t *testing.T) {
 	check := func(t *testing.T, r translate.Resources, previous *config.Snapshot) {
 		t.Helper()
 		for _, class := range []string{"", "sluice"} {
-			s, statuses := translate.Translate(r, translate.Options{ControllerName: controllerName, DefaultClass: class, Now: now, Previous: previous})
-			if err := s.Validate(); err != nil {
+			translation := translate.Translate(r, translate.Options{ControllerName: controllerName, DefaultClass: class, Now: now, Previous: previous})
+			if err := translation.Snapshot.Validate(); err != nil {
 				t.Errorf("%v\n%s", err, encode(t, r))
 			}
-			for _, st := range statuses {
+			for _, st := range translation.Statuses(nil) {
 				st.Problems()
 			}
 		}
 	}
 	allCases(t, func(t *testing.T, c goldenCase, r translate.Resources) {
-		previous, _ := translate.Translate(r, translate.Options{ControllerName: controllerName, DefaultClass: "sluice", Now: now})
+		previous := translate.Translate(r, translate.Options{ControllerName: controllerName, DefaultClass: "sluice", Now: now}).Snapshot
 		for seed := range uint64(10) {
 			check(t, part(r, rand.New(rand.NewPCG(seed, 2)), 0.7), previous)
 		}
@@ -94,7 +117,7 @@ func TestTranslateGivesAValidSnapshotForAnyPartOfTheObjects(t *testing.T) {
 func TestPublishedPartsAreTheSnapshot(t *testing.T) {
 	allCases(t, func(t *testing.T, c goldenCase, r translate.Resources) {
 		for _, byNode := range []bool{false, true} {
-			s, _ := translate.Translate(r, translate.Options{ControllerName: controllerName, DefaultClass: "sluice", Now: now, ByNode: byNode})
+			s := translate.Translate(r, translate.Options{ControllerName: controllerName, DefaultClass: "sluice", Now: now, ByNode: byNode}).Snapshot
 			var parts []*config.Snapshot
 			for gateway, part := range s.Parts() {
 				secret, err := publication.Encode("sluice-system", gateway, part)

@@ -164,21 +164,17 @@ func parentText(r gwv1.ParentReference) string {
 	return b.String()
 }
 
-// statuses gathers what there is to tell, in order.
-func (t *translator) statuses(s snapshotState) []Status {
-	var all []Status
-	all = append(all, t.classStatuses()...)
-	all = append(all, t.gatewayStatuses(s)...)
-	all = append(all, t.listenerSetStatuses(s)...)
-	all = append(all, t.routeStatuses()...)
-	all = append(all, t.policyStatuses()...)
+// told brings what there is to tell in order.
+func (t *translator) told(all []Status) []Status {
 	for i := range all {
 		all[i].controller = gwv1.GatewayController(t.ControllerName)
 	}
-	slices.SortFunc(all, func(a, b Status) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
-	})
+	slices.SortFunc(all, compareStatus)
 	return all
+}
+
+func compareStatus(a, b Status) int {
+	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }
 
 // maxMessage is the longest message that a condition may have, in bytes

@@ -2,8 +2,9 @@
 
 // Package translate turns Gateway API objects into what a node serves.
 //
-// [Translate] is a pure function: objects in, a [config.Snapshot] and statuses
-// out, no I/O, no clock, no state. The same objects in another order give the
+// [Translate] is a pure function: objects in, a [Translation] out, which has the
+// [config.Snapshot] and, from what nodes say of it, the statuses; no I/O, no
+// clock, no state. The same objects in another order give the
 // same result. What users got wrong is never an error: it is a condition of
 // the object, with a message that names the fix, and everything else goes on.
 //
@@ -15,6 +16,7 @@ package translate
 
 import (
 	"net/netip"
+	"reflect"
 	"slices"
 	"time"
 
@@ -43,9 +45,6 @@ type Options struct {
 	// Statuses are those of the last translation, for sources where objects do
 	// not carry their status; they keep lastTransitionTime.
 	Statuses []Status
-	// Reports are what nodes say of what they serve. They make the Programmed
-	// conditions; without any the conditions are Unknown.
-	Reports []config.Report
 	// ByNode leaves the endpoints of Services to the nodes (config.Service):
 	// EndpointSlices are not looked at.
 	ByNode bool
@@ -59,10 +58,27 @@ type Options struct {
 	BundleVersion string
 }
 
-// Translate returns what the objects ask for, sorted and valid, and the
-// statuses of GatewayClasses, Gateways and routes that are ours, by kind,
-// namespace and name.
-func Translate(r Resources, o Options) (*config.Snapshot, []Status) {
+// A Translation is what the objects ask for. What nodes say of it comes later,
+// and may come more than once: that needs no other translation.
+type Translation struct {
+	// Snapshot is sorted and valid.
+	Snapshot *config.Snapshot
+	// Parts are those of Snapshot, by Gateway, where each node is told of them
+	// one by one (Options.ByNode).
+	Parts map[string]Part
+
+	translator *translator
+}
+
+// Part is what is served of a Gateway.
+type Part struct {
+	*config.Snapshot
+	// Hash is that of the snapshot.
+	Hash string
+}
+
+// Translate returns what the objects ask for.
+func Translate(r Resources, o Options) *Translation {
 	t := newTranslator(r, o)
 	t.readClasses()
 	t.readGateways()
@@ -74,15 +90,56 @@ func Translate(r Resources, o Options) (*config.Snapshot, []Status) {
 	t.readPolicies()
 	t.attachRoutes()
 	t.noteHTTPFirst()
-	s := t.snapshot()
-	state := snapshotState{hash: s.Hash(), reports: o.Reports}
-	if slices.ContainsFunc(o.Reports, func(r config.Report) bool { return r.Parts != nil }) {
-		state.parts = map[string]string{}
-		for gateway, p := range s.Parts() {
-			state.parts[gateway] = p.Hash()
+	t.noteForeignServices()
+	out := &Translation{Snapshot: t.snapshot(), translator: t}
+	if t.ByNode {
+		out.Parts = map[string]Part{}
+		for gateway, p := range out.Snapshot.Parts() {
+			out.Parts[gateway] = Part{p, p.Hash()}
 		}
 	}
-	return s, t.statuses(state)
+	return out
+}
+
+// Statuses returns those of GatewayClasses, Gateways, routes and policies that
+// are ours, by kind, namespace and name. reports are what nodes say of what they
+// serve; they make the Programmed conditions, which without any are Unknown.
+func (t *Translation) Statuses(reports []config.Report) []Status {
+	s := t.state(reports)
+	return t.translator.told(slices.Concat(t.translator.classStatuses(), t.translator.gatewayStatuses(s),
+		t.translator.listenerSetStatuses(s), t.translator.routeStatuses(), t.translator.policyStatuses()))
+}
+
+// Reported returns those of the Statuses that differ from the last ones, now
+// that nodes say something else. last are all of them.
+func (t *Translation) Reported(now time.Time, reports []config.Report, last []Status) []Status {
+	again := *t.translator
+	again.Now = now
+	again.remember(last)
+	s := t.state(reports)
+	out := again.told(slices.Concat(again.gatewayStatuses(s), again.listenerSetStatuses(s)))
+	return slices.DeleteFunc(out, func(n Status) bool { return reflect.DeepEqual(&n, again.stored[n.Key()]) })
+}
+
+// Updated returns statuses, those in order that changed instead of their former
+// ones.
+func Updated(all, changed []Status) []Status {
+	all = slices.Clone(all)
+	for _, s := range changed {
+		if i, ok := slices.BinarySearchFunc(all, s, compareStatus); ok {
+			all[i] = s
+		}
+	}
+	return all
+}
+
+// state is what reports make of the snapshot.
+func (t *Translation) state(reports []config.Report) snapshotState {
+	s := snapshotState{parts: t.Parts, reports: reports}
+	if slices.ContainsFunc(reports, func(r config.Report) bool { return r.Parts == nil }) {
+		s.hash = t.Snapshot.Hash()
+	}
+	return s
 }
 
 // translator is the working state of one translation.
@@ -126,7 +183,6 @@ func newTranslator(r Resources, o Options) *translator {
 		authorities:       map[name]*authority{},
 		previous:          map[string]config.Certificate{},
 		previousAddresses: map[string][]netip.Addr{},
-		stored:            map[Key]*Status{},
 		gatewayIndex:      map[name]*gateway{},
 		setIndex:          map[name]*listenerSet{},
 		certificates:      map[name]*certificate{},
@@ -148,11 +204,16 @@ func newTranslator(r Resources, o Options) *translator {
 			t.previousAddresses[l.Gateway()] = l.Addresses // of any of them
 		}
 	}
-	for i := range o.Statuses {
-		s := &o.Statuses[i]
-		t.stored[Key{s.Kind, s.Namespace, s.Name}] = s
-	}
+	t.remember(o.Statuses)
 	return t
+}
+
+// remember makes statuses those that were said last.
+func (t *translator) remember(statuses []Status) {
+	t.stored = make(map[Key]*Status, len(statuses))
+	for i := range statuses {
+		t.stored[statuses[i].Key()] = &statuses[i]
+	}
 }
 
 // alone tells that no other controller reads the same objects.
