@@ -6,6 +6,7 @@ import (
 	"context"
 	"log/slog"
 	"reflect"
+	"sync"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -25,41 +26,86 @@ const (
 	answer = 2 * time.Second
 )
 
-// lease writes the node's Lease when there is something new to tell, and every
-// now and then.
+// lease keeps the node's Lease in line with what there is to tell, and renews it.
+// Whoever has something to tell does not wait for the API server.
 type lease struct {
-	client coordinationclient.LeaseInterface
-	log    *slog.Logger
+	client    coordinationclient.LeaseInterface
+	namespace string
+	log       *slog.Logger
+	news      chan struct{} // has a token when there is something new to tell
+	back      chan struct{} // has one when that succeeds again
 
-	last    publication.Node
+	mu     sync.Mutex
+	wanted *publication.Node // nil until there is anything to tell
+	told   publication.Node  // as the API server took it last
+	gone   bool              // a younger process speaks for this node
+
+	// Of run alone, and of remove after it.
 	written *coordinationv1.Lease // as the API server has it
 	failing bool
-	// superseded says that a younger process speaks for this node.
-	superseded bool
 }
 
-// write reports n, unless that was done a moment ago. What fails is tried
-// again with the next call.
-func (l *lease) write(ctx context.Context, namespace string, n publication.Node) {
+func newLease(client coordinationclient.LeaseInterface, namespace string, log *slog.Logger) *lease {
+	return &lease{client: client, namespace: namespace, log: log, news: make(chan struct{}, 1), back: make(chan struct{}, 1)}
+}
+
+// tell makes n what there is to tell.
+func (l *lease) tell(n publication.Node) {
+	l.mu.Lock()
+	fresh := l.wanted == nil || !same(*l.wanted, n)
+	l.wanted = &n
+	l.mu.Unlock()
+	if fresh {
+		token(l.news)
+	}
+}
+
+// run tells it until ctx ends.
+func (l *lease) run(ctx context.Context) {
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.news:
+		case <-tick.C:
+		}
+		l.write(ctx)
+	}
+}
+
+// write reports what there is to tell, unless that was done a moment ago. What
+// fails is tried again with the next call.
+func (l *lease) write(ctx context.Context) {
 	now := time.Now()
-	if l.superseded || l.written != nil && same(l.last, n) && now.Sub(l.last.Renewed) < n.Lasts/3 {
+	l.mu.Lock()
+	n, last, gone := l.wanted, l.told, l.gone
+	l.mu.Unlock()
+	if n == nil || gone || l.written != nil && same(last, *n) && now.Sub(last.Renewed) < n.Lasts/3 {
 		return
 	}
-	n.Renewed = now
-	o, err := publication.EncodeNode(namespace, n)
+	next := *n
+	next.Renewed = now
+	o, err := publication.EncodeNode(l.namespace, next)
 	if err == nil {
-		err = l.put(ctx, o)
+		err = l.put(ctx, o, last.Holder)
 	}
 	switch {
 	case err != nil && !l.failing:
-		l.log.Warn("cannot report to the controller; what is served goes on", "lease", namespace+"/"+publication.LeaseName(n.Name), "error", err)
+		l.log.Warn("cannot report to the controller; what is served goes on", "lease", l.namespace+"/"+publication.LeaseName(next.Name), "error", err)
 	case err == nil && l.failing:
 		l.log.Info("reporting to the controller again")
 	}
-	l.failing = err != nil
 	if err == nil {
-		l.last = n
+		l.mu.Lock()
+		l.told = next
+		l.mu.Unlock()
+		if l.failing {
+			token(l.back)
+		}
 	}
+	l.failing = err != nil
 }
 
 // same tells whether two reports say the same.
@@ -69,9 +115,20 @@ func same(a, b publication.Node) bool {
 }
 
 // renewed is when the API server last took a report.
-func (l *lease) renewed() time.Time { return l.last.Renewed }
+func (l *lease) renewed() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.told.Renewed
+}
 
-// remove deletes the Lease unless somebody else has written it since.
+// superseded tells whether a younger process speaks for this node.
+func (l *lease) superseded() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.gone
+}
+
+// remove deletes the Lease, after run, unless somebody else has written it since.
 func (l *lease) remove(ctx context.Context) {
 	if l.written == nil {
 		return
@@ -83,8 +140,10 @@ func (l *lease) remove(ctx context.Context) {
 	}
 }
 
-func (l *lease) put(ctx context.Context, o *coordinationv1.Lease) error {
-	ctx, cancel := context.WithTimeout(ctx, answer)
+// put writes o. holder is who wrote it last, "" if this process did not yet.
+func (l *lease) put(ctx context.Context, o *coordinationv1.Lease, holder string) error {
+	// What was begun ends, so that it is known which version there is to remove.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answer)
 	defer cancel()
 	if l.written == nil {
 		created, err := l.client.Create(ctx, o, metav1.CreateOptions{})
@@ -117,8 +176,10 @@ func (l *lease) put(ctx context.Context, o *coordinationv1.Lease) error {
 	}
 	// Whoever wrote between two of our own writes started after us: one agent
 	// makes room for the next, and has nothing to say any more.
-	if l.last.Holder != "" && have.Spec.HolderIdentity != nil && *have.Spec.HolderIdentity != *o.Spec.HolderIdentity {
-		l.superseded = true
+	if holder != "" && have.Spec.HolderIdentity != nil && *have.Spec.HolderIdentity != *o.Spec.HolderIdentity {
+		l.mu.Lock()
+		l.gone = true
+		l.mu.Unlock()
 		l.log.Info("another agent reports for this node now", "holder", *have.Spec.HolderIdentity)
 		return nil
 	}

@@ -63,13 +63,13 @@ type Source struct {
 	Options
 	client kubernetes.Interface
 	parts  parts
-	lease  lease
+	lease  *lease
 	peers  peers
 	held   []netip.Addr
 	zone   string
 
-	draining sync.WaitGroup // what goes on between Run and Close
-	drained  context.CancelFunc
+	reporting sync.WaitGroup // what goes on until Close
+	reported  context.CancelFunc
 
 	mu       sync.Mutex
 	problems []string
@@ -89,7 +89,7 @@ func New(o Options) (*Source, error) {
 	}
 	return &Source{Options: o, client: client,
 		parts: parts{log: o.Log, decoded: map[string]decoded{}},
-		lease: lease{client: client.CoordinationV1().Leases(o.Namespace), log: o.Log},
+		lease: newLease(client.CoordinationV1().Leases(o.Namespace), o.Namespace, o.Log),
 		peers: peers{self: o.Node, seen: map[string]sighting{}}}, nil
 }
 
@@ -113,41 +113,45 @@ func (s *Source) Run(ctx context.Context, to Server) error {
 	}
 	s.zone = s.findZone(ctx)
 
+	state := s.serve(w, to)
+	s.lease.tell(s.node(state, to))
+	s.lease.write(ctx) // who is not known to live holds no address
+	var reporting context.Context
+	reporting, s.reported = context.WithCancel(context.Background())
+	s.reporting.Go(func() { s.lease.run(reporting) })
+
 	tick := time.NewTicker(look)
 	defer tick.Stop()
-	state := s.serve(w, to)
 	for {
-		s.lease.write(ctx, s.Namespace, s.node(state, to))
+		s.lease.tell(s.node(state, to))
 		s.hold(ctx, w, state)
 		select {
 		case <-ctx.Done():
-			s.drain(state, to)
+			s.drain(reporting, state, to)
 			return nil
 		case <-w.changed:
-			began := time.Now()
 			if !pause(ctx, quiet) {
 				continue
 			}
 			w.drain()
+			began := time.Now()
 			state = s.serve(w, to)
 			// A node that is busy with changes takes them in larger steps: half
 			// of its time at most.
 			pause(ctx, min(time.Since(began), look))
+		case <-s.lease.back:
 		case <-tick.C:
 		}
 	}
 }
 
 // drain reports that the node is draining until Close.
-func (s *Source) drain(state served, to Server) {
-	ctx, cancel := context.WithCancel(context.Background())
-	s.drained = cancel
+func (s *Source) drain(ctx context.Context, state served, to Server) {
 	n := s.node(state, to)
 	n.Draining = true
-	s.draining.Go(func() {
-		s.lease.write(ctx, s.Namespace, n)
+	s.lease.tell(n)
+	s.reporting.Go(func() {
 		for pause(ctx, look) {
-			s.lease.write(ctx, s.Namespace, n)
 			s.leave()
 		}
 	})
@@ -157,12 +161,12 @@ func (s *Source) drain(state served, to Server) {
 // node serves nothing any more, and lets go of its addresses. A younger process
 // of the node that has taken over is left alone.
 func (s *Source) Close() {
-	if s.drained == nil {
+	if s.reported == nil {
 		return
 	}
-	s.drained()
-	s.draining.Wait()
-	if s.lease.superseded {
+	s.reported()
+	s.reporting.Wait()
+	if s.lease.superseded() {
 		return
 	}
 	if len(s.held) > 0 {
@@ -171,6 +175,14 @@ func (s *Source) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), answer)
 	defer cancel()
 	s.lease.remove(ctx)
+}
+
+// token puts a token into a channel that holds one.
+func token(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
 
 // pause waits, and tells whether ctx goes on.

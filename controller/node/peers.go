@@ -120,7 +120,7 @@ func (p *peers) bury(leases []coordinationv1.Lease, now time.Time) {
 // address moves only between nodes that reach the API server: without it
 // everything stays where it is.
 func (s *Source) hold(ctx context.Context, w *watch, state served) {
-	if s.lease.superseded {
+	if s.lease.superseded() {
 		s.leave()
 		return
 	}
@@ -164,7 +164,7 @@ func (s *Source) hold(ctx context.Context, w *watch, state served) {
 // leave leaves the addresses to the younger process of this node, if there is
 // one: two that hold different ones would undo each other's work.
 func (s *Source) leave() {
-	if s.lease.superseded && len(s.held) > 0 {
+	if s.lease.superseded() && len(s.held) > 0 {
 		s.Holder.Leave()
 		s.held = nil
 	}

@@ -78,12 +78,7 @@ func slim(o any) (any, error) {
 	return o, nil
 }
 
-func (w *watch) note() {
-	select {
-	case w.changed <- struct{}{}:
-	default:
-	}
-}
+func (w *watch) note() { token(w.changed) }
 
 // drain takes the token: whatever happened until now is looked at next.
 func (w *watch) drain() {
