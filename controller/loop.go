@@ -42,13 +42,14 @@ type loop struct {
 
 	previous    *config.Snapshot
 	translation *translate.Translation // the last one
-	addresses   []netip.Addr           // of the nodes, that it knows
+	addresses   map[netip.Addr]string  // of the nodes, that it knows, with their names
 	// objects are those that were translated, and where the status was written
 	// since, as they are now. What others changed is not in them.
 	objects  map[translate.Key]client.Object
-	reports  []config.Report    // of the nodes, when they were asked last
-	statuses []translate.Status // as they were said then
+	feedback translate.Feedback // as it was last
+	statuses []translate.Status // as they were then
 	took     time.Duration      // to make them
+	asked    time.Time          // for the rights to make Services
 	problems map[string]bool    // as they were logged
 }
 
@@ -172,7 +173,7 @@ func (l *loop) forget(ctx context.Context) {
 func (l *loop) outdated(due time.Time, live []publication.Node) bool {
 	changed := l.news.take()
 	maps.DeleteFunc(changed, l.statusWriter.isOwn)
-	return len(changed) > 0 || !time.Now().Before(due) || !slices.Equal(addresses(live), l.addresses)
+	return len(changed) > 0 || !time.Now().Before(due) || !maps.Equal(addresses(live), l.addresses)
 }
 
 // step does everything once. again is when to come back, 0 for when something
@@ -187,16 +188,22 @@ func (l *loop) step(ctx context.Context, live []publication.Node) (again time.Du
 	began := time.Now()
 	l.objects, l.addresses = objects, addresses(live)
 	l.translation = translate.Translate(r, translate.Options{ControllerName: ControllerName, Now: began.Truncate(time.Second), Previous: l.previous,
-		ByNode: true, NodeAddresses: l.addresses, BundleVersion: l.watch.bundleVersion()})
+		ByNode: true, NodeAddresses: slices.SortedFunc(maps.Keys(l.addresses), netip.Addr.Compare), NodeNames: l.addresses,
+		BundleVersion: l.watch.bundleVersion()})
 	l.previous = l.translation.Snapshot
 	l.took = time.Since(began)
 	l.metrics.translations.Observe(l.took.Seconds())
 
 	publishErr := l.publisher.publish(ctx, l.translation.Parts, l.watch.store(secretKind))
-	l.reports = l.report(live)
-	l.statuses = l.translation.Statuses(l.reports)
+	l.askForRights(ctx)
+	l.feedback.Reports, l.feedback.Unmade = l.report(live), nil
+	l.statuses = l.translation.Statuses(l.feedback)
+	unmade, servicesErr := l.services.Apply(ctx, l.statuses, r.Services)
+	if len(unmade) > 0 {
+		l.feedback.Unmade = unmade
+		l.statuses = l.translation.Statuses(l.feedback)
+	}
 	again = l.statusWriter.write(ctx, l.objects, l.statuses)
-	servicesErr := l.services.Apply(ctx, l.statuses, r.Services)
 	l.tell()
 	l.log.Debug("reconciled", "gateways", len(r.Gateways), "nodes", len(live), "seconds", time.Since(began).Seconds())
 	return again, errors.Join(secretsErr, configMapsErr, publishErr, servicesErr)
@@ -207,11 +214,11 @@ func (l *loop) step(ctx context.Context, live []publication.Node) (again time.Du
 func (l *loop) hear(ctx context.Context, live []publication.Node) (again time.Duration) {
 	began := time.Now()
 	reports := l.report(live)
-	if reflect.DeepEqual(reports, l.reports) {
+	if reflect.DeepEqual(reports, l.feedback.Reports) {
 		return 0
 	}
-	l.reports = reports
-	changed := l.translation.Reported(began.Truncate(time.Second), reports, l.statuses)
+	l.feedback.Reports = reports
+	changed := l.translation.Reported(began.Truncate(time.Second), l.feedback, l.statuses)
 	l.took = time.Since(began)
 	if len(changed) == 0 {
 		return 0
@@ -220,6 +227,23 @@ func (l *loop) hear(ctx context.Context, live []publication.Node) (again time.Du
 	again = l.statusWriter.write(ctx, l.objects, changed)
 	l.tell()
 	return again
+}
+
+// askForRights finds out whether Services can be made for Gateways, now and then:
+// nobody tells when rights are given or taken.
+func (l *loop) askForRights(ctx context.Context) {
+	const often = 30 * time.Second
+	if time.Since(l.asked) < often {
+		return
+	}
+	may, err := l.services.Permitted(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			l.log.Warn("cannot ask for the controller's rights", "error", err)
+		}
+		return
+	}
+	l.asked, l.feedback.NoServices = time.Now(), !may
 }
 
 // report is what the nodes say of what is published now.

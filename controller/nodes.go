@@ -129,15 +129,16 @@ func names(live []publication.Node) []string {
 	return out
 }
 
-// addresses by which the nodes are reached, without repetition. An agent that
+// addresses by which the nodes are reached, with the node's name. An agent that
 // ends makes room for the next one, so its node's count until its Lease ends.
-func addresses(live []publication.Node) []netip.Addr {
-	var out []netip.Addr
+func addresses(live []publication.Node) map[netip.Addr]string {
+	out := map[netip.Addr]string{}
 	for _, n := range live {
-		out = append(out, n.Addresses...)
+		for _, a := range n.Addresses {
+			out[a] = n.Name
+		}
 	}
-	slices.SortFunc(out, netip.Addr.Compare)
-	return slices.Compact(out)
+	return out
 }
 
 // report sums up what live nodes say of what is published, as one node: a part

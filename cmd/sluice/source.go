@@ -137,7 +137,7 @@ func (s *source) refresh() {
 		s.hold(t.Snapshot.Addresses)
 		s.snapshot, s.hash = t.Snapshot, hash
 	}
-	s.statuses = t.Statuses([]config.Report{s.served()})
+	s.statuses = t.Statuses(translate.Feedback{Reports: []config.Report{s.served()}})
 	s.tell()
 }
 

@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -47,6 +48,27 @@ const (
 // Owned tells whether a Service was made here.
 func Owned(s *corev1.Service) bool { return s.Labels[publication.ComponentLabel] == Component }
 
+// rights are what a Maker must be allowed to do in all namespaces.
+var rights = []authorizationv1.ResourceAttributes{
+	{Resource: "services", Verb: "get"}, {Resource: "services", Verb: "create"}, {Resource: "services", Verb: "patch"}, {Resource: "services", Verb: "delete"},
+	{Group: discoveryv1.GroupName, Resource: "endpointslices", Verb: "create"}, {Group: discoveryv1.GroupName, Resource: "endpointslices", Verb: "patch"},
+}
+
+// Permitted asks the API server whether Services may be made, in all namespaces.
+func (m *Maker) Permitted(ctx context.Context) (bool, error) {
+	for _, r := range rights {
+		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &r}}
+		review, err := m.Client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
+		if err != nil {
+			return false, fmt.Errorf("ask whether the controller may %s %s: %w", r.Verb, r.Resource, err)
+		}
+		if !review.Status.Allowed {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
 // Maker makes Services. Its methods may not be called at the same time.
 type Maker struct {
 	// Client talks to the API server; deploy/kubernetes/services.yaml is what it
@@ -64,12 +86,14 @@ type Maker struct {
 // be in them.
 //
 // The error joins what could not be done, each with its object; everything else
-// is done. Try again then.
-func (m *Maker) Apply(ctx context.Context, statuses []translate.Status, present []*corev1.Service) error {
+// is done. Try again then. Where that is of no use until somebody does something
+// about it, unmade says so by Gateway, with the cure.
+func (m *Maker) Apply(ctx context.Context, statuses []translate.Status, present []*corev1.Service) (unmade map[translate.Key]string, err error) {
 	have := make(map[translate.Key]*corev1.Service, len(present))
 	for _, s := range present {
 		have[keyOf(s)] = s
 	}
+	unmade = map[translate.Key]string{}
 	var problems []error
 	wanted, kept := map[translate.Key]bool{}, map[translate.Key]bool{}
 	for i := range statuses {
@@ -85,6 +109,12 @@ func (m *Maker) Apply(ctx context.Context, statuses []translate.Status, present 
 		wanted[k] = true
 		if err := m.make(ctx, k, statuses[i].Name, in, have[k]); err != nil {
 			problems = append(problems, fmt.Errorf("%s of Gateway %s/%s: %w", k, statuses[i].Namespace, statuses[i].Name, err))
+			switch {
+			case apierrors.IsForbidden(err):
+				unmade[statuses[i].Key()] = err.Error() + "; the rights that the controller needs are in deploy/kubernetes/services.yaml"
+			case apierrors.IsInvalid(err):
+				unmade[statuses[i].Key()] = err.Error()
+			}
 		}
 	}
 	for k, s := range have {
@@ -98,7 +128,7 @@ func (m *Maker) Apply(ctx context.Context, statuses []translate.Status, present 
 		}
 	}
 	maps.DeleteFunc(m.made, func(k translate.Key, _ string) bool { return !wanted[k] })
-	return errors.Join(problems...)
+	return unmade, errors.Join(problems...)
 }
 
 func keyOf(s *corev1.Service) translate.Key {
@@ -149,7 +179,7 @@ func (m *Maker) make(ctx context.Context, k translate.Key, gateway string, in *t
 		}
 		delete(m.made, k)
 	}
-	text := fmt.Sprint(have.UID, in.Ports, in.Endpoints)
+	text := fmt.Sprint(have.UID, in.Ports, in.Endpoints, in.Nodes)
 	if m.made[k] == text {
 		return nil
 	}
@@ -168,7 +198,7 @@ var errForeign = errors.New("there is one that is not Sluice's; delete or rename
 // matches tells whether a Service is as it should be.
 func matches(s *corev1.Service, in *translate.Infrastructure) bool {
 	want := service(keyOf(s), "", in)
-	return s.Spec.Type == *want.Spec.Type && s.Annotations[appliedAnnotation] == want.Annotations[appliedAnnotation] &&
+	return s.Spec.Type == *want.Spec.Type && (in.TrafficPolicy == "" || s.Spec.ExternalTrafficPolicy == in.TrafficPolicy) && s.Annotations[appliedAnnotation] == want.Annotations[appliedAnnotation] &&
 		holds(s.Labels, want.Labels) && holds(s.Annotations, want.Annotations) &&
 		slices.EqualFunc(s.Spec.Ports, in.Ports, func(a corev1.ServicePort, b translate.InfrastructurePort) bool {
 			return a.Port == b.Port && a.Protocol == b.Protocol && a.TargetPort.IntVal == b.Port
@@ -184,8 +214,8 @@ func holds(all, some map[string]string) bool {
 	return true
 }
 
-// appliedAnnotation names the labels and annotations that were applied, so that
-// those that go are noticed.
+// appliedAnnotation names the labels, annotations and fields that were applied
+// where they are set, so that those that go are noticed.
 const appliedAnnotation = "sluice.dev/applied"
 
 func service(k translate.Key, gateway string, in *translate.Infrastructure) *applycorev1.ServiceApplyConfiguration {
@@ -197,14 +227,19 @@ func service(k translate.Key, gateway string, in *translate.Infrastructure) *app
 		annotations = map[string]string{}
 	}
 	labels[publication.ComponentLabel] = Component
-	annotations[appliedAnnotation] = strings.Join(append(slices.Sorted(maps.Keys(in.Labels)), slices.Sorted(maps.Keys(in.Annotations))...), ",")
+	applied := append(slices.Sorted(maps.Keys(in.Labels)), slices.Sorted(maps.Keys(in.Annotations))...)
 	spec := applycorev1.ServiceSpec().WithType(corev1.ServiceTypeClusterIP).WithIPFamilyPolicy(corev1.IPFamilyPolicyPreferDualStack)
 	if in.LoadBalancer {
 		spec.WithType(corev1.ServiceTypeLoadBalancer)
 		if in.Class != "" {
 			spec.WithLoadBalancerClass(in.Class)
 		}
+		if in.TrafficPolicy != "" {
+			spec.WithExternalTrafficPolicy(in.TrafficPolicy)
+			applied = append(applied, "externalTrafficPolicy")
+		}
 	}
+	annotations[appliedAnnotation] = strings.Join(applied, ",")
 	for _, p := range in.Ports {
 		spec.WithPorts(applycorev1.ServicePort().WithName(portName(p)).WithPort(p.Port).WithProtocol(p.Protocol).WithTargetPort(intstr.FromInt32(p.Port)))
 	}
@@ -226,8 +261,11 @@ func (m *Maker) slices(ctx context.Context, s *corev1.Service, in *translate.Inf
 		}
 		of := slices.DeleteFunc(slices.Clone(in.Endpoints), func(a netip.Addr) bool { return a.Is4() != (family == discoveryv1.AddressTypeIPv4) })
 		for _, a := range of[:min(len(of), maxEndpoints)] {
-			slice.WithEndpoints(applydiscoveryv1.Endpoint().WithAddresses(a.String()).
-				WithConditions(applydiscoveryv1.EndpointConditions().WithReady(true)))
+			endpoint := applydiscoveryv1.Endpoint().WithAddresses(a.String()).WithConditions(applydiscoveryv1.EndpointConditions().WithReady(true))
+			if n := in.Nodes[a]; n != "" {
+				endpoint.WithNodeName(n)
+			}
+			slice.WithEndpoints(endpoint)
 		}
 		if _, err := m.Client.DiscoveryV1().EndpointSlices(s.Namespace).Apply(ctx, slice, metav1.ApplyOptions{FieldManager: manager, Force: true}); err != nil {
 			problems = append(problems, err)

@@ -15,7 +15,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
@@ -47,10 +49,11 @@ func TestMain(m *testing.M) {
 // controller sees it.
 type world struct {
 	*testing.T
-	admin *kubernetes.Clientset
-	maker *infrastructure.Maker
-	in    translate.Resources
-	ns    string
+	admin    *kubernetes.Clientset
+	maker    *infrastructure.Maker
+	in       translate.Resources
+	ns       string
+	feedback translate.Feedback // as the last step left it
 }
 
 // newWorld lets the controller do what deploy/kubernetes says, and no more.
@@ -113,14 +116,17 @@ func (w *world) step() (*gwv1.GatewayStatus, error) {
 		w.in.Services = append(w.in.Services, &list.Items[i])
 	}
 	statuses := translate.Translate(w.in, translate.Options{ControllerName: "sluice.dev/gateway-controller", Now: time.Now(), ByNode: true,
-		NodeAddresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}}).Statuses(nil)
+		NodeAddresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")},
+		NodeNames:     map[netip.Addr]string{netip.MustParseAddr("192.0.2.1"): "node-a"}}).Statuses(w.feedback)
 	var of *gwv1.GatewayStatus
 	for _, s := range statuses {
 		if s.Gateway != nil {
 			of = s.Gateway
 		}
 	}
-	return of, w.maker.Apply(w.Context(), statuses, w.in.Services)
+	unmade, err := w.maker.Apply(w.Context(), statuses, w.in.Services)
+	w.feedback.Unmade = unmade
+	return of, err
 }
 
 func (w *world) must() *gwv1.GatewayStatus {
@@ -163,14 +169,18 @@ func TestAGatewayGetsAServiceAndItsAddress(t *testing.T) {
 	var endpoints []string
 	for _, e := range list.Items {
 		for _, p := range e.Endpoints {
-			endpoints = append(endpoints, fmt.Sprint(e.AddressType, p.Addresses, *p.Conditions.Ready, len(e.Ports)))
+			node := "?"
+			if p.NodeName != nil {
+				node = *p.NodeName
+			}
+			endpoints = append(endpoints, fmt.Sprint(e.AddressType, p.Addresses, " ", node, " ", *p.Conditions.Ready, " ", len(e.Ports)))
 		}
 		if e.OwnerReferences[0].UID != s.UID {
 			t.Errorf("EndpointSlice %s is owned by %+v", e.Name, e.OwnerReferences)
 		}
 	}
 	slices.Sort(endpoints)
-	if diff := cmp.Diff([]string{"IPv4[192.0.2.1] true 2", "IPv6[2001:db8::1] true 2"}, endpoints); diff != "" {
+	if diff := cmp.Diff([]string{"IPv4[192.0.2.1] node-a true 2", "IPv6[2001:db8::1] ? true 2"}, endpoints); diff != "" {
 		t.Errorf("endpoints (-want +got):\n%s", diff)
 	}
 
@@ -227,7 +237,7 @@ func TestAServiceOfSomebodyElseIsLeftAlone(t *testing.T) {
 	// A list that does not have it yet changes nothing.
 	statuses := []translate.Status{{Kind: "Gateway", Namespace: w.ns, Name: "shop", Infrastructure: &translate.Infrastructure{
 		Owner: "1", Service: "shop-cloud", Ports: []translate.InfrastructurePort{{Port: 443, Protocol: corev1.ProtocolTCP}}}}}
-	if err := w.maker.Apply(t.Context(), statuses, nil); err == nil || !strings.Contains(err.Error(), "not Sluice's") {
+	if _, err := w.maker.Apply(t.Context(), statuses, nil); err == nil || !strings.Contains(err.Error(), "not Sluice's") {
 		t.Errorf("error %v", err)
 	}
 	if now := w.service(); now.ResourceVersion != theirs.ResourceVersion {
@@ -249,4 +259,65 @@ func TestAServiceGoesWhenItIsNotAskedForAndStaysWhenNothingIsKnown(t *testing.T)
 	if _, err := w.admin.CoreV1().Services(w.ns).Get(t.Context(), "shop-cloud", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("it is still there: %v", err)
 	}
+}
+
+func TestTheTrafficPolicyIsThatOfTheGatewayConfig(t *testing.T) {
+	w := newWorld(t)
+	local := corev1.ServiceExternalTrafficPolicyLocal
+	config := &w.in.GatewayConfigs[0].Spec.Addresses
+	config.LoadBalancer = &v1alpha1.LoadBalancer{ExternalTrafficPolicy: &local}
+	for _, want := range []corev1.ServiceExternalTrafficPolicy{local, corev1.ServiceExternalTrafficPolicyCluster} {
+		w.must()
+		if got := w.service().Spec.ExternalTrafficPolicy; got != want {
+			t.Errorf("externalTrafficPolicy %s, want %s", got, want)
+		}
+		config.LoadBalancer = nil
+	}
+}
+
+// Without the rights of services.yaml the Gateway is told which one is missing
+// and where it is, and no longer once they are there.
+func TestAGatewayIsToldWhichRightIsMissing(t *testing.T) {
+	w := newWorld(t)
+	account := rbacv1.Subject{Kind: "ServiceAccount", Namespace: w.ns, Name: "lesser"}
+	grant := func(role string) {
+		t.Helper()
+		_, err := w.admin.RbacV1().ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{GenerateName: "lesser-"},
+			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role}, Subjects: []rbacv1.Subject{account}}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.admin.CoreV1().ServiceAccounts(w.ns).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account.Name}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	config, err := server.ServiceAccount(t.Context(), w.ns, account.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.maker = &infrastructure.Maker{Client: kubernetes.NewForConfigOrDie(config)}
+	until := func(what string, ok func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("waiting for ", what)
+			}
+		}
+	}
+	programmed := func() string {
+		status, _ := w.step()
+		return meta.FindStatusCondition(status.Conditions, "Programmed").Message
+	}
+	grant("sluice-controller") // which may read
+	until("the missing right", func() bool {
+		m := programmed()
+		return strings.Contains(m, `cannot patch resource "services"`) && strings.Contains(m, "deploy/kubernetes/services.yaml")
+	})
+	if may, err := w.maker.Permitted(t.Context()); may || err != nil {
+		t.Errorf("permitted %v, %v", may, err)
+	}
+	grant("sluice-controller-services")
+	until("the rights", func() bool { may, err := w.maker.Permitted(t.Context()); return may && err == nil })
+	until("the Service", func() bool { return strings.Contains(programmed(), "has no address yet") })
+	w.service()
 }

@@ -47,7 +47,7 @@ func TestAGatewayKeepsItsAddressWhileOthersComeAndGo(t *testing.T) {
 			o.Statuses = nil
 		}
 		translation := translate.Translate(r, o)
-		o.Previous, o.Statuses = translation.Snapshot, translation.Statuses(nil)
+		o.Previous, o.Statuses = translation.Snapshot, translation.Statuses(translate.Feedback{})
 		if err := o.Previous.Validate(); err != nil {
 			t.Fatal(err)
 		}

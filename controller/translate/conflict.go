@@ -137,15 +137,19 @@ const comesFirst = "which comes first (the older one, else by namespace and name
 // when it can.
 func clash(o, l *listener) string {
 	oAll, lAll := len(o.gateway.addresses) == 0, len(l.gateway.addresses) == 0
+	apart := ", or spec.addresses"
+	if o.gateway.balanced() && l.gateway.balanced() {
+		apart = ": behind their load balancers Gateways share the ports of the nodes"
+	}
 	switch {
 	case !meet(o, l):
 		return ""
 	case !sharePort(o, l):
-		return fmt.Sprintf("port %d is taken by %s with protocol %s, %s; use another port or spec.addresses",
-			l.spec.Port, o, o.spec.Protocol, comesFirst)
+		return fmt.Sprintf("port %d is taken by %s with protocol %s, %s; use another port%s",
+			l.spec.Port, o, o.spec.Protocol, comesFirst, apart)
 	case o.hostname == l.hostname:
-		return fmt.Sprintf("port %d with %s is taken by %s, %s; use another hostname, port or spec.addresses",
-			l.spec.Port, hostnameText(l.hostname), o, comesFirst)
+		return fmt.Sprintf("port %d with %s is taken by %s, %s; use another hostname or port%s",
+			l.spec.Port, hostnameText(l.hostname), o, comesFirst, apart)
 	case oAll != lAll:
 		// A connection to one of the addresses would be seen by one socket only.
 		return fmt.Sprintf("port %d on %s is taken by %s, which listens on %s, %s; give both Gateways spec.addresses, or neither",

@@ -16,7 +16,7 @@ import (
 func TestSupportedFeaturesAreThoseThatTheGatewayAPIKnows(t *testing.T) {
 	statuses := translate.Translate(translate.Resources{GatewayClasses: []*gwv1.GatewayClass{
 		{ObjectMeta: metav1.ObjectMeta{Name: "sluice"}, Spec: gwv1.GatewayClassSpec{ControllerName: controllerName}}}},
-		translate.Options{ControllerName: controllerName, Now: now}).Statuses(nil)
+		translate.Options{ControllerName: controllerName, Now: now}).Statuses(translate.Feedback{})
 	var names []string
 	for _, f := range statuses[0].GatewayClass.SupportedFeatures {
 		names = append(names, string(f.Name))

@@ -166,6 +166,9 @@ func (t *translator) gatewayStatuses(s snapshotState) []Status {
 		}
 		slices.Sort(warnings)
 		accepted, programmed := g.acceptance(), t.gatewayProgrammed(g, had, s)
+		if unmade := g.unmade(s); unmade != "" && accepted.status == metav1.ConditionTrue && programmed.message != unmade {
+			accepted.message += "; " + unmade
+		}
 		switch {
 		case !g.class.ok():
 			status.Addresses = had.Addresses // the class may be mended

@@ -64,6 +64,9 @@ var supported = []gwv1.FeatureName{
 	"UDPRoute",
 }
 
+// needsServices is the feature that there is only where Services can be made.
+const needsServices = "GatewayInfrastructure"
+
 func (t *translator) readClasses() {
 	if t.DefaultClass != "" {
 		t.classes[t.DefaultClass] = &class{ours: true}
@@ -77,7 +80,7 @@ func (t *translator) readClasses() {
 	}
 }
 
-func (t *translator) classStatuses() []Status {
+func (t *translator) classStatuses(state snapshotState) []Status {
 	var out []Status
 	for _, k := range t.classes {
 		if !k.ours || k.object == nil {
@@ -100,6 +103,9 @@ func (t *translator) classStatuses() []Status {
 			version.is("SupportedVersion", "SupportedVersion", "Gateway API "+gatewayAPI),
 		})
 		for _, f := range supported {
+			if f == needsServices && state.NoServices {
+				continue
+			}
 			status.SupportedFeatures = append(status.SupportedFeatures, gwv1.SupportedFeature{Name: f})
 		}
 		out = append(out, Status{Kind: "GatewayClass", Name: c.Name, Generation: c.Generation, GatewayClass: status})

@@ -66,6 +66,11 @@ type goldenOptions struct {
 	// ByNode leaves endpoints to nodes.
 	ByNode        bool   `json:"byNode"`
 	BundleVersion string `json:"bundleVersion"`
+	// Unmade are the Gateways whose Service cannot be made, with the reason, and
+	// NoServices says that none can.
+	Unmade     map[string]string     `json:"unmade"`
+	NoServices bool                  `json:"noServices"`
+	NodeNames  map[netip.Addr]string `json:"nodeNames"`
 	// Full prints statuses as they are, times included.
 	Full bool `json:"full"`
 }
@@ -114,19 +119,28 @@ func (c goldenCase) resources(t testing.TB, before bool) (translate.Resources, s
 func (c goldenCase) translate(t testing.TB, r translate.Resources) (*config.Snapshot, []translate.Status) {
 	t.Helper()
 	o := translate.Options{ControllerName: controllerName, DefaultClass: "sluice", Now: now,
-		NodeAddresses: c.options.NodeAddresses, BundleVersion: c.options.BundleVersion, ByNode: c.options.ByNode}
+		NodeAddresses: c.options.NodeAddresses, NodeNames: c.options.NodeNames, BundleVersion: c.options.BundleVersion, ByNode: c.options.ByNode}
 	if c.options.Cluster {
 		o.DefaultClass = ""
 	}
 	if before, _ := c.resources(t, true); len(before.Gateways) > 0 {
 		o.Now = now.Add(-time.Hour)
 		first := translate.Translate(before, o)
-		o.Previous, o.Statuses = first.Snapshot, first.Statuses(nil)
-		o.Statuses = translate.Translate(before, o).Statuses(c.reports(first.Snapshot))
+		o.Previous, o.Statuses = first.Snapshot, first.Statuses(translate.Feedback{})
+		o.Statuses = translate.Translate(before, o).Statuses(translate.Feedback{Reports: c.reports(first.Snapshot)})
 		o.Now = now
 	}
 	translation := translate.Translate(r, o)
-	return translation.Snapshot, translation.Statuses(c.reports(translation.Snapshot))
+	return translation.Snapshot, translation.Statuses(c.feedback(translation.Snapshot))
+}
+
+func (c goldenCase) feedback(s *config.Snapshot) translate.Feedback {
+	f := translate.Feedback{Reports: c.reports(s), NoServices: c.options.NoServices, Unmade: map[translate.Key]string{}}
+	for gateway, why := range c.options.Unmade {
+		namespace, name, _ := strings.Cut(gateway, "/")
+		f.Unmade[translate.Key{Kind: "Gateway", Namespace: namespace, Name: name}] = why
+	}
+	return f
 }
 
 func (c goldenCase) reports(s *config.Snapshot) []config.Report {

@@ -36,6 +36,8 @@ type Infrastructure struct {
 	// spec.loadBalancerClass if not "".
 	LoadBalancer bool   `json:"loadBalancer,omitempty"`
 	Class        string `json:"class,omitempty"`
+	// TrafficPolicy is its spec.externalTrafficPolicy if not "".
+	TrafficPolicy corev1.ServiceExternalTrafficPolicy `json:"trafficPolicy,omitempty"`
 	// Labels and Annotations are those that it must have; others stay.
 	Labels      map[string]string `json:"labels,omitempty"`
 	Annotations map[string]string `json:"annotations,omitempty"`
@@ -45,6 +47,9 @@ type Infrastructure struct {
 	// of another namespace are none of its own. They are the addresses of the
 	// Gateway, or all nodes' where it listens on those.
 	Endpoints []netip.Addr `json:"endpoints,omitempty"`
+	// Nodes are the nodes that have an endpoint, as far as that is known. Only
+	// those endpoints are there for traffic policy Local.
+	Nodes map[netip.Addr]string `json:"nodes,omitempty"`
 }
 
 // InfrastructurePort is a port of the Service and of its endpoints.
@@ -69,6 +74,7 @@ func (t *translator) infrastructure(g *gateway) *Infrastructure {
 	out := &Infrastructure{Owner: g.object.UID, Service: g.serviceName(), LoadBalancer: g.balanced(), Labels: map[string]string{}, Annotations: map[string]string{}}
 	if g.balanced() {
 		out.Class = value(g.params.loadBalancer.Class, "")
+		out.TrafficPolicy = value(g.params.loadBalancer.ExternalTrafficPolicy, "")
 		maps.Copy(out.Annotations, g.params.loadBalancer.Annotations)
 	}
 	if spec != nil {
@@ -93,6 +99,14 @@ func (t *translator) infrastructure(g *gateway) *Infrastructure {
 	out.Endpoints = slices.Clone(g.addresses)
 	if g.everywhere() {
 		out.Endpoints = slices.SortedFunc(slices.Values(t.NodeAddresses), netip.Addr.Compare)
+	}
+	for _, a := range out.Endpoints {
+		if n := t.NodeNames[a]; n != "" {
+			if out.Nodes == nil {
+				out.Nodes = map[netip.Addr]string{}
+			}
+			out.Nodes[a] = n
+		}
 	}
 	slices.SortFunc(out.Ports, func(a, b InfrastructurePort) int {
 		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
@@ -150,6 +164,15 @@ func (t *translator) noteForeignServices() {
 			g.notes = append(g.notes, "spec.infrastructure is not honored: "+g.foreignText())
 		}
 	}
+}
+
+// unmade says why the Service of the Gateway is not what it should be.
+func (g *gateway) unmade(s snapshotState) string {
+	why := s.Unmade[Key{"Gateway", g.namespace, g.name.name}]
+	if why == "" {
+		return ""
+	}
+	return fmt.Sprintf("Service %s/%s is not as it should be: %s", g.namespace, g.serviceName(), why)
 }
 
 func (g *gateway) foreignText() string {

@@ -17,9 +17,9 @@ import (
 
 // snapshotState is what is known of the serving of a snapshot.
 type snapshotState struct {
-	hash    string
-	parts   map[string]Part // by Gateway
-	reports []config.Report
+	Feedback
+	hash  string
+	parts map[string]Part // by Gateway
 }
 
 // current tells whether a node serves what the Gateway is now.
@@ -144,7 +144,7 @@ func (t *translator) listenerProgrammed(l *listener, had []metav1.Condition, s s
 	}
 	var served, waiting int
 	var failed []string
-	for _, r := range s.reports {
+	for _, r := range s.Reports {
 		message, known := r.Listeners[l.key()]
 		switch {
 		case known && message != "":
@@ -195,6 +195,8 @@ func (t *translator) gatewayProgrammed(g *gateway, had gwv1.GatewayStatus, s sna
 		return g.unusable.is(typ, "", "")
 	case g.balanced() && t.foreignService(g):
 		return condition{typ, "False", string(gwv1.GatewayReasonAddressNotAssigned), g.foreignText()}
+	case g.balanced() && len(t.balancerAddresses(g)) == 0 && g.unmade(s) != "":
+		return condition{typ, "False", string(gwv1.GatewayReasonAddressNotAssigned), g.unmade(s)}
 	case g.balanced() && len(t.balancerAddresses(g)) == 0:
 		return condition{typ, "False", string(gwv1.GatewayReasonAddressNotAssigned), fmt.Sprintf(
 			"Service %s/%s has no address yet: the load balancer of the cluster gives it one; kubectl describe service says what it waits for", g.namespace, g.serviceName())}
@@ -219,7 +221,7 @@ func (g *gateway) holding(had gwv1.GatewayStatus, s snapshotState) *condition {
 	const typ = string(gwv1.GatewayConditionProgrammed)
 	told := false
 	states := map[netip.Addr]string{}
-	for _, r := range s.reports {
+	for _, r := range s.Reports {
 		told = told || r.Addresses != nil
 		for a, why := range r.Addresses {
 			if before, known := states[a]; !known || before != "" {
@@ -281,5 +283,5 @@ func (t *translator) listenersProgrammed(of []*listener, had []gwv1.ListenerStat
 
 // noAddress tells that nodes serve and yet none has an address.
 func (t *translator) noAddress(s snapshotState) bool {
-	return len(s.reports) > 0 && len(t.NodeAddresses) == 0
+	return len(s.Reports) > 0 && len(t.NodeAddresses) == 0
 }

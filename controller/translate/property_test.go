@@ -35,7 +35,7 @@ func TestTranslateNeverChangesItsInput(t *testing.T) {
 		previous, statuses := c.translate(t, r)
 		o := translate.Options{ControllerName: controllerName, DefaultClass: "sluice", Now: now, Previous: previous, Statuses: statuses}
 		served, told := encode(t, previous), encode(t, statuses)
-		translate.Translate(r, o).Statuses(nil)
+		translate.Translate(r, o).Statuses(translate.Feedback{})
 		if diff := cmp.Diff(before, encode(t, r)); diff != "" {
 			t.Errorf("resources (-before +after):\n%s", diff)
 		}
@@ -56,10 +56,10 @@ func TestReportsNeedNoOtherTranslation(t *testing.T) {
 		translation := translate.Translate(r, o)
 		served := c.reports(translation.Snapshot)
 		for _, reports := range [][][]config.Report{{nil, served}, {served, nil}, {served, served}} {
-			last := translation.Statuses(reports[0])
+			last := translation.Statuses(translate.Feedback{Reports: reports[0]})
 			o.Now, o.Statuses = later, last
-			want := translate.Translate(r, o).Statuses(reports[1])
-			changed := translation.Reported(later, reports[1], last)
+			want := translate.Translate(r, o).Statuses(translate.Feedback{Reports: reports[1]})
+			changed := translation.Reported(later, translate.Feedback{Reports: reports[1]}, last)
 			if diff := cmp.Diff(encode(t, want), encode(t, translate.Updated(last, changed))); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
@@ -94,7 +94,7 @@ func TestTranslateGivesAValidSnapshotForAnyPartOfTheObjects(t *testing.T) {
 			if err := translation.Snapshot.Validate(); err != nil {
 				t.Errorf("%v\n%s", err, encode(t, r))
 			}
-			for _, st := range translation.Statuses(nil) {
+			for _, st := range translation.Statuses(translate.Feedback{}) {
 				st.Problems()
 			}
 		}

@@ -52,14 +52,16 @@ type Options struct {
 	// spec.addresses gets as status.addresses where its class says nothing else,
 	// and what a Gateway may name.
 	NodeAddresses []netip.Addr
+	// NodeNames are the nodes that have them, as far as that is known.
+	NodeNames map[netip.Addr]string
 	// BundleVersion is the version of the installed Gateway API CRDs
 	// (annotation gateway.networking.k8s.io/bundle-version), "" where there are
 	// none.
 	BundleVersion string
 }
 
-// A Translation is what the objects ask for. What nodes say of it comes later,
-// and may come more than once: that needs no other translation.
+// A Translation is what the objects ask for. What became of it is known later,
+// and may be more than once: that needs no other translation.
 type Translation struct {
 	// Snapshot is sorted and valid.
 	Snapshot *config.Snapshot
@@ -75,6 +77,18 @@ type Part struct {
 	*config.Snapshot
 	// Hash is that of the snapshot.
 	Hash string
+}
+
+// Feedback is what became of a translation.
+type Feedback struct {
+	// Reports are what nodes say of what they serve. They make the Programmed
+	// conditions, which without any are Unknown.
+	Reports []config.Report
+	// Unmade says, by Gateway, why its Service could not be made
+	// (Status.Infrastructure), with the cure.
+	Unmade map[Key]string
+	// NoServices says that no Service can be made, for lack of rights.
+	NoServices bool
 }
 
 // Translate returns what the objects ask for.
@@ -102,21 +116,20 @@ func Translate(r Resources, o Options) *Translation {
 }
 
 // Statuses returns those of GatewayClasses, Gateways, routes and policies that
-// are ours, by kind, namespace and name. reports are what nodes say of what they
-// serve; they make the Programmed conditions, which without any are Unknown.
-func (t *Translation) Statuses(reports []config.Report) []Status {
-	s := t.state(reports)
-	return t.translator.told(slices.Concat(t.translator.classStatuses(), t.translator.gatewayStatuses(s),
+// are ours, by kind, namespace and name.
+func (t *Translation) Statuses(f Feedback) []Status {
+	s := t.state(f)
+	return t.translator.told(slices.Concat(t.translator.classStatuses(s), t.translator.gatewayStatuses(s),
 		t.translator.listenerSetStatuses(s), t.translator.routeStatuses(), t.translator.policyStatuses()))
 }
 
 // Reported returns those of the Statuses that differ from the last ones, now
-// that nodes say something else. last are all of them.
-func (t *Translation) Reported(now time.Time, reports []config.Report, last []Status) []Status {
+// that the reports of f are others. last are all of them.
+func (t *Translation) Reported(now time.Time, f Feedback, last []Status) []Status {
 	again := *t.translator
 	again.Now = now
 	again.remember(last)
-	s := t.state(reports)
+	s := t.state(f)
 	out := again.told(slices.Concat(again.gatewayStatuses(s), again.listenerSetStatuses(s)))
 	return slices.DeleteFunc(out, func(n Status) bool { return reflect.DeepEqual(&n, again.stored[n.Key()]) })
 }
@@ -133,10 +146,9 @@ func Updated(all, changed []Status) []Status {
 	return all
 }
 
-// state is what reports make of the snapshot.
-func (t *Translation) state(reports []config.Report) snapshotState {
-	s := snapshotState{parts: t.Parts, reports: reports}
-	if slices.ContainsFunc(reports, func(r config.Report) bool { return r.Parts == nil }) {
+func (t *Translation) state(f Feedback) snapshotState {
+	s := snapshotState{Feedback: f, parts: t.Parts}
+	if slices.ContainsFunc(f.Reports, func(r config.Report) bool { return r.Parts == nil }) {
 		s.hash = t.Snapshot.Hash()
 	}
 	return s

@@ -7,6 +7,7 @@
 package v1alpha1
 
 import (
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -72,7 +73,9 @@ type Addresses struct {
 	//   - Pool: it gets an address of its own out of pools, one of each address
 	//     family that they have, and keeps it. One node at a time holds it.
 	//   - LoadBalancer: a Service of type LoadBalancer is made for it, and its
-	//     addresses are those that the Service gets.
+	//     addresses are those that the Service gets. On the nodes, to which the
+	//     Service leads, Gateways share the ports: those with a port in common
+	//     need different host names.
 	//
 	// +kubebuilder:default=Node
 	// +optional
@@ -122,6 +125,15 @@ type LoadBalancer struct {
 	// +kubebuilder:validation:MaxLength=253
 	// +optional
 	Class *string `json:"class,omitempty"`
+
+	// externalTrafficPolicy is that of the Services. With Local a connection is
+	// served by the node that it came to, and backends behind the PROXY protocol,
+	// access log and metrics know the client's address; none is the default of
+	// the cluster.
+	//
+	// +kubebuilder:validation:Enum=Cluster;Local
+	// +optional
+	ExternalTrafficPolicy *corev1.ServiceExternalTrafficPolicy `json:"externalTrafficPolicy,omitempty"`
 
 	// annotations are put on the Services. Those of a Gateway's
 	// spec.infrastructure come before them.

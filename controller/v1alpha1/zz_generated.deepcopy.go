@@ -5,6 +5,7 @@
 package v1alpha1
 
 import (
+	"k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
@@ -113,6 +114,11 @@ func (in *LoadBalancer) DeepCopyInto(out *LoadBalancer) {
 	if in.Class != nil {
 		in, out := &in.Class, &out.Class
 		*out = new(string)
+		**out = **in
+	}
+	if in.ExternalTrafficPolicy != nil {
+		in, out := &in.ExternalTrafficPolicy, &out.ExternalTrafficPolicy
+		*out = new(v1.ServiceExternalTrafficPolicy)
 		**out = **in
 	}
 	if in.Annotations != nil {
