@@ -24,7 +24,20 @@ func TestSupportedFeaturesAreThoseThatTheGatewayAPIKnows(t *testing.T) {
 			t.Errorf("%s is no feature", f.Name)
 		}
 	}
+	if !slices.Contains(names, "GatewayInfrastructure") {
+		t.Error("GatewayInfrastructure is missing")
+	}
 	if !slices.IsSorted(names) || len(slices.Compact(slices.Clone(names))) != len(names) || len(names) == 0 {
 		t.Errorf("features are not sorted, or one is there twice: %s", names)
+	}
+}
+
+// Labels and annotations of a Gateway are those of a Service.
+func TestWithoutServicesThereIsNoInfrastructure(t *testing.T) {
+	statuses := translate.Translate(translate.Resources{GatewayClasses: []*gwv1.GatewayClass{
+		{ObjectMeta: metav1.ObjectMeta{Name: "sluice"}, Spec: gwv1.GatewayClassSpec{ControllerName: controllerName}}}},
+		translate.Options{ControllerName: controllerName, Now: now}).Statuses(translate.Feedback{NoServices: true})
+	if slices.ContainsFunc(statuses[0].GatewayClass.SupportedFeatures, func(f gwv1.SupportedFeature) bool { return f.Name == "GatewayInfrastructure" }) {
+		t.Error("it is claimed all the same")
 	}
 }

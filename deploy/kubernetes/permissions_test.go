@@ -4,6 +4,7 @@
 package kubernetes
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,8 +16,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/sluice-gateway/sluice/deploy/apiserver"
@@ -49,8 +53,21 @@ func run(m *testing.M) (code int) {
 	return m.Run()
 }
 
-// install applies what kustomization.yaml lists, in its order.
 func install() error {
+	if err := apply(context.Background()); err != nil {
+		return err
+	}
+	err := server.Apply(context.Background(), []byte("{apiVersion: v1, kind: ServiceAccount, metadata: {name: nobody, namespace: "+namespace+"}}"))
+	if err != nil {
+		return err
+	}
+	// The API server learns of roles through its own watch, which a restart
+	// does not have to wait for.
+	return errors.Join(server.Stop(), server.Restart(context.Background()))
+}
+
+// apply applies what kustomization.yaml lists, in its order.
+func apply(ctx context.Context) error {
 	text, err := os.ReadFile("kustomization.yaml")
 	if err != nil {
 		return err
@@ -67,17 +84,41 @@ func install() error {
 		if err != nil {
 			return err
 		}
-		if err := server.Apply(context.Background(), documents); err != nil {
+		if err := server.Apply(ctx, documents); err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
 	}
-	err = server.Apply(context.Background(), []byte("{apiVersion: v1, kind: ServiceAccount, metadata: {name: nobody, namespace: "+namespace+"}}"))
+	return nil
+}
+
+// Whoever refers to a GatewayConfig in the class goes on doing so when Sluice is
+// installed again, by the same client.
+func TestInstallingAgainLeavesTheClassAsItIs(t *testing.T) {
+	text, err := os.ReadFile("gatewayclass.yaml")
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
-	// The API server learns of roles through its own watch, which a restart
-	// does not have to wait for.
-	return errors.Join(server.Stop(), server.Restart(context.Background()))
+	var class gwv1.GatewayClass
+	if err := yaml.Unmarshal(text, &class); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Apply(t.Context(), text); err != nil {
+		t.Fatal(err)
+	}
+	const ref = "\n  parametersRef: {group: sluice.dev, kind: GatewayConfig, name: own, namespace: " + namespace + "}\n"
+	if err := server.Apply(t.Context(), append(bytes.TrimSpace(text), ref...)); err != nil {
+		t.Fatal(err)
+	}
+	if err := apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	o, err := dynamic.NewForConfigOrDie(server.Config()).Resource(gwv1.SchemeGroupVersion.WithResource("gatewayclasses")).Get(t.Context(), class.Name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name, _, _ := unstructured.NestedString(o.Object, "spec", "parametersRef", "name"); name != "own" {
+		t.Errorf("spec %v, want it to refer to GatewayConfig own", o.Object["spec"])
+	}
 }
 
 // rules lists what a ServiceAccount of ours may do in a namespace, and not
