@@ -8,7 +8,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-gateway/sluice/controller/translate"
 )
 
 func TestAFileThatTurnsBadKeepsWhatItHeld(t *testing.T) {
@@ -82,6 +86,29 @@ func TestWhatIsGoodInABadFileCounts(t *testing.T) {
 	r.untilProblem("a.yaml", "one", "three", "two")
 	write(t, dir, "a.yaml", service("one", "three"))
 	r.untilServices("one", "three")
+}
+
+func TestWhatCannotBeReadIsKnownUntilItIsMended(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	bad := strings.Replace(service("one"), "ports", "prots", 1)
+	f := Folder{Dir: dir}
+	for _, c := range []struct {
+		text string
+		want map[translate.Key]string
+	}{
+		{bad, map[translate.Key]string{{Kind: "Service", Namespace: "default", Name: "one"}: dir + "/a.yaml:2"}},
+		{bad + "---\nkind: [\n", map[translate.Key]string{{Kind: "Service", Namespace: "default", Name: "one"}: dir + "/a.yaml:2", {}: dir + "/a.yaml:10"}},
+		{service("one") + "---\nkind: [\n", map[translate.Key]string{{}: dir + "/a.yaml:10"}},
+		{service("one"), map[translate.Key]string{}},
+	} {
+		write(t, dir, "a.yaml", c.text)
+		f.read()
+		r, _ := f.content()
+		if diff := cmp.Diff(c.want, r.Unread, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("of %s (-want +got):\n%s", c.text, diff)
+		}
+	}
 }
 
 func TestAnObjectInTwoFilesIsReported(t *testing.T) {

@@ -232,6 +232,7 @@ func (f *file) mend(now translate.Resources) translate.Resources {
 	var out translate.Resources
 	_ = out.MergeFunc(now, func(k translate.Key) bool { return !twice[k] || f.good.Sources[k] == "" })
 	_ = out.Merge(f.good)
+	out.Unread = now.Unread
 	return out
 }
 
@@ -302,6 +303,9 @@ func (f *Folder) content() (translate.Resources, []Problem) {
 		}
 		if err := f.files[name].err(); err != nil {
 			report(err)
+		}
+		if f.files[name].readErr != nil {
+			_ = all.Merge(translate.Resources{Unread: map[translate.Key]string{{}: path}}) // has no object
 		}
 		err := all.MergeFunc(f.files[name].good, func(k translate.Key) bool {
 			if owners[k] == "" {

@@ -69,7 +69,7 @@ func Duplicates(err error) map[translate.Key]bool {
 // namespace "default". What only an API server may set (status, timestamps) is
 // taken out.
 func Decode(name string, data []byte) (translate.Resources, error) {
-	d := decoder{file: name, out: translate.Resources{Sources: map[translate.Key]string{}}}
+	d := decoder{file: name, out: translate.Resources{Sources: map[translate.Key]string{}, Unread: map[translate.Key]string{}}}
 	documents, err := split(data)
 	if err != nil {
 		d.fail(translate.Key{}, len(bytes.Split(data, []byte("\n"))), err.Error())
@@ -88,6 +88,9 @@ type decoder struct {
 
 func (d *decoder) fail(object translate.Key, line int, cause string) {
 	d.problems = append(d.problems, &Error{File: d.file, Line: line, Object: object, Cause: cause})
+	if d.out.Unread[object] == "" {
+		d.out.Unread[object] = fmt.Sprintf("%s:%d", d.file, line)
+	}
 }
 
 func (d *decoder) document(doc document) {

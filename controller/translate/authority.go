@@ -36,7 +36,7 @@ func (t *translator) authority(at name) *authority {
 	t.authorities[at] = a
 	object := t.configMaps[at]
 	if object == nil {
-		a.problem = fmt.Sprintf("ConfigMap %s does not exist", at)
+		a.problem = t.in.absent(Key{"ConfigMap", at.namespace, at.name})
 		return a
 	}
 	bundle, err := keypair.ParseBundle(AuthorityKey, []byte(object.Data[AuthorityKey]))

@@ -95,7 +95,7 @@ func (t *translator) resolve(r *route, ref gwv1.BackendObjectReference) (string,
 	r.targets = append(r.targets, to)
 	service := t.services[to]
 	if service == nil {
-		return "", verdict{string(gwv1.RouteReasonBackendNotFound), fmt.Sprintf("Service %s does not exist", to)}
+		return "", verdict{string(gwv1.RouteReasonBackendNotFound), t.in.absent(Key{"Service", to.namespace, to.name})}
 	}
 	if ref.Port == nil {
 		return "", verdict{string(gwv1.RouteReasonUnsupportedProtocol), fmt.Sprintf(

@@ -59,7 +59,7 @@ func (t *translator) readTarget(p *policy, ref *gwv1.LocalPolicyTargetReferenceW
 	service, section := t.services[of], value(ref.SectionName, "")
 	switch {
 	case service == nil:
-		p.accepted = append(p.accepted, verdict{string(gwv1.PolicyReasonTargetNotFound), fmt.Sprintf("Service %s does not exist", of)})
+		p.accepted = append(p.accepted, verdict{string(gwv1.PolicyReasonTargetNotFound), t.in.absent(Key{"Service", of.namespace, of.name})})
 	case section != "" && !slices.ContainsFunc(service.Spec.Ports, func(s corev1.ServicePort) bool { return s.Name == string(section) }):
 		p.accepted = append(p.accepted, verdict{string(gwv1.PolicyReasonTargetNotFound), fmt.Sprintf(
 			"Service %s has no port with name %q; %s", of, section, portNamesText(service))})

@@ -63,7 +63,7 @@ func (t *translator) certificateOf(from Key, ref gwv1.SecretObjectReference, fie
 	}
 	secret := t.secrets[at]
 	if secret == nil {
-		return nil, refuse("Secret %s does not exist", at)
+		return nil, refuse("%s", t.in.absent(Key{"Secret", at.namespace, at.name}))
 	}
 	c := t.certificates[at]
 	if c == nil {

@@ -51,6 +51,8 @@ func (t *translator) readGateways() {
 		className := string(o.Spec.GatewayClassName)
 		k := t.classes[className]
 		switch {
+		case k == nil && t.in.Unread[Key{Kind: "GatewayClass", Name: className}] != "":
+			g.class = verdict{string(gwv1.GatewayReasonPending), t.in.absent(Key{Kind: "GatewayClass", Name: className})}
 		case k == nil && t.alone():
 			g.class = verdict{string(gwv1.GatewayReasonPending), fmt.Sprintf(
 				"GatewayClass %q does not exist; write gatewayClassName: %s, or add GatewayClass %q with controllerName: %s",

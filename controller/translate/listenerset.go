@@ -38,7 +38,7 @@ func (t *translator) readListenerSets() {
 		case !t.alone() || isGateway && t.hasGateway(at):
 			continue // of another controller
 		case isGateway:
-			s.rejected = verdict{string(gwv1.ListenerSetReasonParentNotAccepted), fmt.Sprintf("Gateway %s does not exist", at)}
+			s.rejected = verdict{string(gwv1.ListenerSetReasonParentNotAccepted), t.in.absent(Key{"Gateway", at.namespace, at.name})}
 		default:
 			s.rejected = verdict{string(gwv1.ListenerSetReasonInvalid), fmt.Sprintf(
 				"a ListenerSet cannot attach to %s %s; use a Gateway", kind, at)}
@@ -116,7 +116,7 @@ func (t *translator) parentOf(group gwv1.Group, parent Key) (of []*listener, mis
 		}
 		ours = t.alone() && !slices.ContainsFunc(t.in.ListenerSets, func(o *gwv1.ListenerSet) bool { return nameOf(o) == at })
 	}
-	return nil, verdict{reason, fmt.Sprintf("%s does not exist", parent)}, ours
+	return nil, verdict{reason, t.in.absent(parent)}, ours
 }
 
 // attachedSets is how many ListenerSets are accepted, nil where none may attach.

@@ -35,7 +35,7 @@ func (t *translator) readParameters(ref *gwv1.ParametersReference) (*parameters,
 	p := &parameters{name: name{string(*ref.Namespace), ref.Name}}
 	c := t.configs[p.name]
 	if c == nil {
-		return refuse("GatewayConfig %s does not exist", p.name)
+		return refuse("%s", t.in.absent(Key{"GatewayConfig", p.namespace, p.name.name}))
 	}
 	spec := c.Spec.Addresses
 	p.mode = spec.Mode

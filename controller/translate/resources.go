@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -41,6 +42,9 @@ type Resources struct {
 	// Sources optionally says where an object was written, "file:line", for
 	// messages.
 	Sources map[Key]string
+	// Unread says the same of objects that are there and cannot be read. The zero
+	// Key stands for what is not even known by name.
+	Unread map[Key]string
 }
 
 // Key names an object. Namespace is "" for GatewayClass and Namespace.
@@ -88,7 +92,30 @@ func (r *Resources) MergeFunc(o Resources, take func(Key) bool) error {
 	merge(&m, "Service", &r.Services, o.Services)
 	merge(&m, "EndpointSlice", &r.EndpointSlices, o.EndpointSlices)
 	r.Sources = m.sources
+	r.Unread = merged(r.Unread, o.Unread)
 	return errors.Join(m.problems...)
+}
+
+// merged are the entries of both; a counts where they differ.
+func merged(a, b map[Key]string) map[Key]string {
+	if len(b) == 0 {
+		return a
+	}
+	out := maps.Clone(b)
+	maps.Copy(out, a)
+	return out
+}
+
+// absent says of an object that is not among the resources that it does not
+// exist, or what is known better.
+func (r *Resources) absent(k Key) string {
+	if at := r.Unread[k]; at != "" {
+		return fmt.Sprintf("%s cannot be read, see what is wrong at %s", k, at)
+	}
+	if at := r.Unread[Key{}]; at != "" {
+		return fmt.Sprintf("%s does not exist, unless it is what cannot be read at %s", k, at)
+	}
+	return fmt.Sprintf("%s does not exist", k)
 }
 
 type merger struct {
