@@ -39,6 +39,7 @@ const (
 type Holder struct {
 	log  *slog.Logger
 	stop chan struct{}
+	back chan struct{}
 	done sync.WaitGroup
 
 	mu       sync.Mutex
@@ -60,7 +61,7 @@ type address struct {
 
 // New makes a Holder that holds nothing yet.
 func New(log *slog.Logger) *Holder {
-	h := &Holder{log: log, stop: make(chan struct{}), want: map[netip.Addr]*address{},
+	h := &Holder{log: log, stop: make(chan struct{}), back: make(chan struct{}, 1), want: map[netip.Addr]*address{},
 		links: map[int]link{}, frames: frames{}, failures: map[netip.Addr]error{}}
 	h.done.Go(h.run)
 	return h
@@ -133,6 +134,10 @@ func (h *Holder) Announce() {
 	h.bring()
 }
 
+// Back has a token after a link on which there are addresses came back: what
+// this node was told meanwhile, and who was told of it, may be out of date.
+func (h *Holder) Back() <-chan struct{} { return h.back }
+
 // Leave leaves the addresses to another process of this node, which holds them
 // now: nothing is renewed or removed any more.
 func (h *Holder) Leave() {
@@ -145,10 +150,23 @@ func (h *Holder) Leave() {
 func (h *Holder) run() {
 	t := time.NewTicker(tick)
 	defer t.Stop()
+	changes, end := watchLinks()
+	defer func() { end() }()
 	for {
 		select {
 		case <-h.stop:
 			return
+		case u, ok := <-changes:
+			if !ok { // more than the kernel keeps for us: ask for the rest
+				end()
+				changes, end = watchLinks()
+				continue
+			}
+			h.mu.Lock()
+			if _, ours := h.links[int(u.Index)]; ours {
+				h.bring()
+			}
+			h.mu.Unlock()
 		case <-t.C:
 			h.mu.Lock()
 			if len(h.want) > 0 || len(h.failures) > 0 {
@@ -285,6 +303,12 @@ func (h *Holder) look() {
 		}
 		if was, known := h.links[s.link]; known && (now.changes != was.changes || !bytes.Equal(now.mac, was.mac)) {
 			s.rounds = rounds
+			if now.carrier {
+				select {
+				case h.back <- struct{}{}:
+				default:
+				}
+			}
 		}
 	}
 	for index := range h.frames {

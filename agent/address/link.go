@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,21 @@ type link struct {
 	carrier bool
 	changes uint32 // how often the carrier came or went
 	silent  string // why the kernel does not answer ARP for ours, "" when it does
+}
+
+// watchLinks tells of every change of a link. The channel is closed when that
+// fails, and nil where it cannot begin: links are looked at every tick all the
+// same. end ends it, and is called once.
+func watchLinks() (changes <-chan netlink.LinkUpdate, end func()) {
+	all, stop := make(chan netlink.LinkUpdate), make(chan struct{})
+	if err := netlink.LinkSubscribe(all, stop); err != nil {
+		return nil, func() {}
+	}
+	return all, func() {
+		close(stop)
+		for range all {
+		}
+	}
 }
 
 // inspect asks the kernel for a link; of one that is gone nothing is known.

@@ -53,6 +53,8 @@ func obey(in io.Reader, out io.Writer) {
 		case "announce":
 			h.Announce()
 			failures = h.Failures()
+		case "back":
+			<-h.Back()
 		case "leave":
 			h.Leave()
 		case "failures":

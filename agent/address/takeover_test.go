@@ -7,6 +7,9 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 var moving = []netip.Addr{netip.MustParseAddr("10.77.0.200"), netip.MustParseAddr("fd77::200")}
@@ -61,6 +64,7 @@ func TestNeighborsLearnWhereAnAddressWent(t *testing.T) {
 			// A is back, still holding them, and says so. B lets go as soon as it
 			// knows that A lives.
 			cut(t, lan.Plug(a.port))
+			holderA.must("back")
 			knows(t, client, a.mac)
 			holderB.must("set")
 			expect(t, client, "A", a.mac)
@@ -87,6 +91,36 @@ func TestNeighborsLearnWhereAnAddressWent(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The link itself tells that it is back: nobody waits for the next look.
+func TestALinkTellsOfItsChanges(t *testing.T) {
+	lan, hosts := lan(t, 1)
+	var changes <-chan netlink.LinkUpdate
+	var end func()
+	var index int
+	within(t, hosts[0].NS, func() error {
+		l, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		index = l.Attrs().Index
+		changes, end = watchLinks()
+		return nil
+	})
+	defer end()
+	for _, up := range []bool{false, true} {
+		if up {
+			cut(t, lan.Plug(hosts[0].port))
+		} else {
+			cut(t, lan.Unplug(hosts[0].port))
+		}
+		for u := range changes {
+			if int(u.Index) == index && (u.IfInfomsg.Flags&unix.IFF_LOWER_UP != 0) == up {
+				break
+			}
+		}
 	}
 }
 

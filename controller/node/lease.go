@@ -4,6 +4,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"reflect"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/client-go/util/connrotation"
 
 	"github.com/sluice-gateway/sluice/controller/publication"
 )
@@ -29,11 +31,12 @@ const (
 // lease keeps the node's Lease in line with what there is to tell, and renews it.
 // Whoever has something to tell does not wait for the API server.
 type lease struct {
-	client    coordinationclient.LeaseInterface
-	namespace string
-	log       *slog.Logger
-	news      chan struct{} // has a token when there is something new to tell
-	back      chan struct{} // has one when that succeeds again
+	client      coordinationclient.LeaseInterface
+	connections *connrotation.Dialer // of client
+	namespace   string
+	log         *slog.Logger
+	news        chan struct{} // has a token when there is something new to tell
+	back        chan struct{} // has one when that succeeds again
 
 	mu     sync.Mutex
 	wanted *publication.Node // nil until there is anything to tell
@@ -45,8 +48,8 @@ type lease struct {
 	failing bool
 }
 
-func newLease(client coordinationclient.LeaseInterface, namespace string, log *slog.Logger) *lease {
-	return &lease{client: client, namespace: namespace, log: log, news: make(chan struct{}, 1), back: make(chan struct{}, 1)}
+func newLease(client coordinationclient.LeaseInterface, connections *connrotation.Dialer, namespace string, log *slog.Logger) *lease {
+	return &lease{client: client, connections: connections, namespace: namespace, log: log, news: make(chan struct{}, 1), back: make(chan struct{}, 1)}
 }
 
 // tell makes n what there is to tell.
@@ -58,6 +61,12 @@ func (l *lease) tell(n publication.Node) {
 	if fresh {
 		token(l.news)
 	}
+}
+
+// redial makes the next request go over a new connection, and soon.
+func (l *lease) redial() {
+	l.connections.CloseAll()
+	token(l.news)
 }
 
 // run tells it until ctx ends.
@@ -90,6 +99,9 @@ func (l *lease) write(ctx context.Context) {
 	o, err := publication.EncodeNode(l.namespace, next)
 	if err == nil {
 		err = l.put(ctx, o, last.Holder)
+	}
+	if _, answered := errors.AsType[*apierrors.StatusError](err); err != nil && !answered {
+		l.connections.CloseAll() // one may be dead, and would be for some time
 	}
 	switch {
 	case err != nil && !l.failing:

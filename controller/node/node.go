@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -26,6 +27,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/connrotation"
 
 	"github.com/sluice-gateway/sluice/agent/config"
 	"github.com/sluice-gateway/sluice/controller/endpoints"
@@ -61,12 +63,13 @@ type Server interface {
 // Source watches the API server on behalf of a node.
 type Source struct {
 	Options
-	client kubernetes.Interface
-	parts  parts
-	lease  *lease
-	peers  peers
-	held   []netip.Addr
-	zone   string
+	client  kubernetes.Interface
+	watches *connrotation.Dialer // of client
+	parts   parts
+	lease   *lease
+	peers   peers
+	held    []netip.Addr
+	zone    string
 
 	reporting sync.WaitGroup // what goes on until Close
 	reported  context.CancelFunc
@@ -83,14 +86,35 @@ func New(o Options) (*Source, error) {
 	case o.Node == "":
 		return nil, errors.New("the name of the node is not known; set -node or NODE_NAME")
 	}
-	client, err := kubernetes.NewForConfig(o.Config)
+	client, watches, err := newClient(o.Config)
 	if err != nil {
-		return nil, fmt.Errorf("client for the API server: %w", err)
+		return nil, err
 	}
-	return &Source{Options: o, client: client,
+	// The Lease has connections of its own, as its requests tell when one is dead.
+	reporter, reports, err := newClient(o.Config)
+	if err != nil {
+		return nil, err
+	}
+	return &Source{Options: o, client: client, watches: watches,
 		parts: parts{log: o.Log, decoded: map[string]decoded{}},
-		lease: newLease(client.CoordinationV1().Leases(o.Namespace), o.Namespace, o.Log),
+		lease: newLease(reporter.CoordinationV1().Leases(o.Namespace), reports, o.Namespace, o.Log),
 		peers: peers{self: o.Node, seen: map[string]sighting{}}}, nil
+}
+
+// newClient makes a client whose connections can be closed.
+func newClient(c *rest.Config) (kubernetes.Interface, *connrotation.Dialer, error) {
+	c = rest.CopyConfig(c)
+	dial := c.Dial
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext // as client-go does
+	}
+	connections := connrotation.NewDialer(dial)
+	c.Dial = connections.DialContext
+	client, err := kubernetes.NewForConfig(c)
+	if err != nil {
+		return nil, nil, fmt.Errorf("client for the API server: %w", err)
+	}
+	return client, connections, nil
 }
 
 const (
@@ -113,6 +137,10 @@ func (s *Source) Run(ctx context.Context, to Server) error {
 	}
 	s.zone = s.findZone(ctx)
 
+	var linkBack <-chan struct{}
+	if s.Holder != nil {
+		linkBack = s.Holder.Back()
+	}
 	state := s.serve(w, to)
 	s.lease.tell(s.node(state, to))
 	s.lease.write(ctx) // who is not known to live holds no address
@@ -139,6 +167,10 @@ func (s *Source) Run(ctx context.Context, to Server) error {
 			// A node that is busy with changes takes them in larger steps: half
 			// of its time at most.
 			pause(ctx, min(time.Since(began), look))
+		case <-linkBack:
+			// Connections that lost packets meanwhile would wait for seconds still.
+			s.watches.CloseAll()
+			s.lease.redial()
 		case <-s.lease.back:
 		case <-tick.C:
 		}
@@ -166,6 +198,8 @@ func (s *Source) Close() {
 	}
 	s.reported()
 	s.reporting.Wait()
+	defer s.watches.CloseAll()
+	defer s.lease.connections.CloseAll()
 	if s.lease.superseded() {
 		return
 	}

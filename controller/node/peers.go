@@ -22,6 +22,8 @@ type Holder interface {
 	// Failures tells how that stands now, and Missing which of them it has not got.
 	Failures() map[netip.Addr]error
 	Missing() map[netip.Addr]error
+	// Back has a token after a link with addresses came back.
+	Back() <-chan struct{}
 	// Announce tells the neighbors again where the addresses are.
 	Announce()
 	// Leave leaves the addresses to another process of this node.
@@ -131,7 +133,7 @@ func (s *Source) hold(ctx context.Context, w *watch, state served) {
 	if s.peers.observe(w.leases(), s.lease.renewed(), time.Now()) {
 		ctx, cancel := context.WithTimeout(ctx, lastsHolding/2)
 		defer cancel()
-		now, err := s.client.CoordinationV1().Leases(s.Namespace).List(ctx, metav1.ListOptions{LabelSelector: nodeSelector})
+		now, err := s.lease.client.List(ctx, metav1.ListOptions{LabelSelector: nodeSelector})
 		if err != nil {
 			return
 		}

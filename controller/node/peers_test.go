@@ -24,6 +24,7 @@ type held struct {
 	addresses []netip.Addr
 	announced int
 	left      bool
+	back      chan struct{} // of its link
 }
 
 func (h *held) Set(a []netip.Addr) map[netip.Addr]error {
@@ -54,6 +55,8 @@ func (h *held) Announce() {
 	defer h.mu.Unlock()
 	h.announced++
 }
+
+func (h *held) Back() <-chan struct{} { return h.back }
 
 func (h *held) Leave() {
 	h.mu.Lock()
