@@ -38,6 +38,7 @@ var mayImport = map[string]struct {
 	"controller/translate":      {[]string{"agent/config", "controller/endpoints", "controller/translate/keypair", "controller/v1alpha1"}, "resources to snapshot is a pure function"},
 	"controller/manifest":       {[]string{"controller/translate", "controller/v1alpha1"}, "it reads resources and does not judge them"},
 	"controller/folder":         {[]string{"controller/manifest", "controller/translate"}, "it is a source of resources, nothing else"},
+	"controller/lint":           {[]string{"controller/folder", "controller/manifest", "controller/translate", "controller/translate/keypair"}, "it says with files and lines what the translator says"},
 	"controller/publication":    {[]string{"agent/config"}, "it is what controller and nodes tell each other, and knows neither"},
 	"controller/node":           {[]string{"agent/config", "agent/address", "controller/endpoints", "controller/publication"}, "it is a source of snapshots, as a folder is of resources"},
 	"controller/infrastructure": {[]string{"controller/publication", "controller/translate"}, "it makes what a status asks for"},

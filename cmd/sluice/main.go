@@ -7,6 +7,7 @@
 //	sluice controller  decide, for all nodes of a cluster, what they serve
 //	sluice status      show gateways, routes, certificates and what is wrong
 //	sluice conns       show the open connections
+//	sluice lint        check files before they are served
 //	sluice doctor      check what the splice needs on this machine
 //	sluice version     print the version
 //
@@ -36,6 +37,7 @@ var commands = []command{
 	{"controller", "", "decide, for all nodes of a cluster, what they serve", clusterController},
 	{"status", "", "show gateways, routes, certificates and what is wrong", status},
 	{"conns", "", "show the open connections", conns},
+	{"lint", "", "check files before they are served", lint},
 	{"doctor", "", "check what the splice needs on this machine", doctor},
 	{"version", "", "print the version", version},
 }
@@ -101,20 +103,26 @@ func (c command) start(e *env, args []string) int {
 	return 1
 }
 
-// parse parses flags and checks that want arguments remain, each described by
-// a word.
+// parse parses flags, before and behind arguments as kubectl takes them, and
+// checks that want arguments remain, each described by a word.
 func parse(flags *flag.FlagSet, args []string, want ...string) error {
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return err
+	rest := []string{"--"}
+	for {
+		if err := flags.Parse(args); err != nil {
+			if errors.Is(err, flag.ErrHelp) {
+				return err
+			}
+			return usageError(err.Error() + hint(flags, err.Error()))
 		}
-		return usageError(err.Error() + hint(flags, err.Error()))
+		if flags.NArg() == 0 {
+			break
+		}
+		rest, args = append(rest, flags.Arg(0)), flags.Args()[1:]
 	}
+	_ = flags.Parse(rest) // there is none among them
 	switch {
 	case flags.NArg() < len(want):
 		return usageError("missing argument " + want[flags.NArg()])
-	case flags.NArg() > len(want) && strings.HasPrefix(flags.Arg(len(want)), "-"):
-		return usageError(fmt.Sprintf("unexpected argument %q; flags come before %s", flags.Arg(len(want)), strings.Join(want, " ")))
 	case flags.NArg() > len(want):
 		return usageError(fmt.Sprintf("unexpected argument %q", flags.Arg(len(want))))
 	}

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"flag"
 	"fmt"
 	"io"
 	"math/big"
@@ -28,8 +29,10 @@ import (
 	"github.com/sluice-gateway/sluice/bench/freeport"
 )
 
+var update = flag.Bool("update", false, "write what the scripts in testdata give into them")
+
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"sluice": main})
+	testscript.Main(m, map[string]func(){"sluice": main, "kubectl-sluice": main})
 }
 
 // TestScripts runs the command as a user does; the scripts below testdata say
@@ -43,7 +46,8 @@ func TestMain(m *testing.M) {
 //	get URL                prints status code and body
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata",
+		UpdateScripts: *update,
+		Dir:           "testdata",
 		Setup: func(e *testscript.Env) error {
 			echo, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {

@@ -207,7 +207,7 @@ func jsonCause(err error) string {
 	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		text := fmt.Sprintf("%s given where %s is wanted", valueText(e.Value), typeText(e.Type))
 		if e.Field != "" {
-			text = e.Field + ": " + text
+			text = strings.ReplaceAll(e.Field, "CommonRouteSpec.", "") + ": " + text
 		}
 		return text
 	}

@@ -27,7 +27,7 @@ type authority struct {
 }
 
 // authority reads a ConfigMap once.
-func (t *translator) authority(at name) *authority {
+func (t *translator) authority(from Key, at name) *authority {
 	a := t.authorities[at]
 	if a != nil {
 		return a
@@ -35,7 +35,9 @@ func (t *translator) authority(at name) *authority {
 	a = &authority{config: config.Authority{Name: at.String()}}
 	t.authorities[at] = a
 	object := t.configMaps[at]
-	if object == nil {
+	if object == nil && t.assume(Reference{from, Key{"ConfigMap", at.namespace, at.name}}) {
+		return a
+	} else if object == nil {
 		a.problem = t.in.absent(Key{"ConfigMap", at.namespace, at.name})
 		return a
 	}
@@ -69,12 +71,12 @@ func (t *translator) validateClients(l *listener) {
 			continue
 		}
 		at := name{string(value(ref.Namespace, gwv1.Namespace(l.gateway.namespace))), string(ref.Name)}
-		use := reference{fromKind: "Gateway", fromNamespace: l.gateway.namespace, toKind: "ConfigMap", to: at}
+		use := Reference{l.gateway.key(), Key{"ConfigMap", at.namespace, at.name}}
 		if !t.permitted(use) {
 			refuse(gwv1.ListenerReasonRefNotPermitted, "%s", use.forbidden())
 			continue
 		}
-		a := t.authority(at)
+		a := t.authority(use.From, at)
 		if a.problem != "" {
 			refuse(gwv1.ListenerReasonInvalidCACertificateRef, "%s", a.problem)
 			continue

@@ -88,14 +88,18 @@ func (t *translator) resolve(r *route, ref gwv1.BackendObjectReference) (string,
 			"backendRef %q has kind %s of group %q; only Service of group \"\" is supported", ref.Name, kind, group)}
 	}
 	to := name{string(value(ref.Namespace, gwv1.Namespace(r.object.GetNamespace()))), string(ref.Name)}
-	use := reference{fromKind: r.kind, fromNamespace: r.object.GetNamespace(), toKind: "Service", to: to}
+	use := Reference{r.key(), Key{"Service", to.namespace, to.name}}
 	if !t.permitted(use) {
 		return "", verdict{string(gwv1.RouteReasonRefNotPermitted), use.forbidden()}
 	}
 	r.targets = append(r.targets, to)
 	service := t.services[to]
-	if service == nil {
-		return "", verdict{string(gwv1.RouteReasonBackendNotFound), t.in.absent(Key{"Service", to.namespace, to.name})}
+	if service == nil && ref.Port != nil && t.assume(use) {
+		key := fmt.Sprintf("%s:%d", to, *ref.Port)
+		t.backends[key] = &backend{config: config.Backend{Name: key}}
+		return key, verdict{}
+	} else if service == nil {
+		return "", verdict{string(gwv1.RouteReasonBackendNotFound), t.in.absent(use.To)}
 	}
 	if ref.Port == nil {
 		return "", verdict{string(gwv1.RouteReasonUnsupportedProtocol), fmt.Sprintf(
@@ -117,6 +121,9 @@ func (t *translator) resolve(r *route, ref gwv1.BackendObjectReference) (string,
 	if service.Spec.Type == corev1.ServiceTypeExternalName && !t.alone() {
 		return "", verdict{string(gwv1.RouteReasonUnsupportedProtocol), fmt.Sprintf(
 			"Service %s has type ExternalName, which would lead past ReferenceGrants; use a Service with an EndpointSlice of addressType FQDN", to)}
+	}
+	if service.Spec.Type == corev1.ServiceTypeExternalName && t.Partial {
+		r.warn(fmt.Sprintf("Service %s has type ExternalName, which is served from a folder and refused in a cluster", to))
 	}
 	key := fmt.Sprintf("%s:%d", to, *ref.Port)
 	if r.udp() {

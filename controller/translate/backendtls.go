@@ -28,7 +28,9 @@ type policy struct {
 	warnings []string
 }
 
-func (p *policy) String() string { return "BackendTLSPolicy " + nameOf(p.object).String() }
+func (p *policy) key() Key { return keyOf("BackendTLSPolicy", p.object) }
+
+func (p *policy) String() string { return p.key().String() }
 
 // readPolicies reads the BackendTLSPolicies, oldest first, and settles which of
 // them hold for a Service.
@@ -58,6 +60,7 @@ func (t *translator) readTarget(p *policy, ref *gwv1.LocalPolicyTargetReferenceW
 	of := name{p.object.Namespace, string(ref.Name)}
 	service, section := t.services[of], value(ref.SectionName, "")
 	switch {
+	case service == nil && t.assume(Reference{p.key(), Key{"Service", of.namespace, of.name}}):
 	case service == nil:
 		p.accepted = append(p.accepted, verdict{string(gwv1.PolicyReasonTargetNotFound), t.in.absent(Key{"Service", of.namespace, of.name})})
 	case section != "" && !slices.ContainsFunc(service.Spec.Ports, func(s corev1.ServicePort) bool { return s.Name == string(section) }):
@@ -159,7 +162,7 @@ func (t *translator) addAuthority(p *policy, ref gwv1.LocalObjectReference) {
 			"caCertificateRef %q has kind %s of group %q; only ConfigMap of group \"\" is supported", ref.Name, ref.Kind, ref.Group)})
 		return
 	}
-	a := t.authority(name{p.object.Namespace, string(ref.Name)})
+	a := t.authority(p.key(), name{p.object.Namespace, string(ref.Name)})
 	if a.problem != "" {
 		p.refs = append(p.refs, verdict{string(gwv1.BackendTLSPolicyReasonInvalidCACertificateRef), a.problem})
 		return

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -22,8 +23,10 @@ type certificate struct {
 	// problem is why the Secret as it stands is no good.
 	problem string
 	// expiry and warnings are about what is served.
-	expiry, warnings []string
-	usable           bool
+	expiry   []string
+	warnings []keypair.Warning
+	notAfter time.Time
+	usable   bool
 }
 
 // resolveCertificates finds the certificates of all listeners that terminate
@@ -57,13 +60,16 @@ func (t *translator) certificateOf(from Key, ref gwv1.SecretObjectReference, fie
 		return nil, refuse("%s %q has kind %s of group %q; only Secret of group \"\" is supported", field, ref.Name, kind, group)
 	}
 	at := name{string(value(ref.Namespace, gwv1.Namespace(from.Namespace))), string(ref.Name)}
-	use := reference{fromKind: from.Kind, fromNamespace: from.Namespace, toKind: "Secret", to: at}
+	use := Reference{from, Key{"Secret", at.namespace, at.name}}
 	if !t.permitted(use) {
 		return nil, verdict{string(gwv1.ListenerReasonRefNotPermitted), use.forbidden()}
 	}
 	secret := t.secrets[at]
-	if secret == nil {
-		return nil, refuse("%s", t.in.absent(Key{"Secret", at.namespace, at.name}))
+	if secret == nil && t.assume(use) {
+		t.certificates[at] = &certificate{config: config.Certificate{Name: at.String()}, usable: true}
+		return t.certificates[at], verdict{}
+	} else if secret == nil {
+		return nil, refuse("%s", t.in.absent(use.To))
 	}
 	c := t.certificates[at]
 	if c == nil {
@@ -89,13 +95,23 @@ func (t *translator) addCertificate(l *listener, ref gwv1.SecretObjectReference)
 	}
 	at := c.config.Name
 	l.certificates = append(l.certificates, c)
-	for _, w := range append(slices.Clone(c.expiry), c.warnings...) {
+	for _, w := range c.expiry {
 		l.warnings = append(l.warnings, fmt.Sprintf("Secret %s: %s", at, w))
 	}
-	if l.hostname != "" && len(c.names) > 0 && !slices.ContainsFunc(c.names, func(n string) bool { return covers(n, l.hostname) }) {
-		l.warnings = append(l.warnings, fmt.Sprintf("Secret %s: the certificate is for %s, not for the listener's hostname %q",
-			at, strings.Join(c.names, ", "), l.hostname))
+	for _, w := range c.warnings {
+		l.warnings = append(l.warnings, fmt.Sprintf("Secret %s: %s", at, w.Text))
 	}
+	if w := l.mismatch(c); w != "" {
+		l.warnings = append(l.warnings, fmt.Sprintf("Secret %s: %s", at, w))
+	}
+}
+
+// mismatch says that a certificate is for other names than the listener.
+func (l *listener) mismatch(c *certificate) string {
+	if l.hostname == "" || len(c.names) == 0 || slices.ContainsFunc(c.names, func(n string) bool { return covers(n, l.hostname) }) {
+		return ""
+	}
+	return fmt.Sprintf("the certificate is for %s, not for the listener's hostname %q", strings.Join(c.names, ", "), l.hostname)
 }
 
 // covers tells whether a name of a certificate is any use on a listener.
@@ -124,6 +140,6 @@ func (t *translator) readCertificate(at name, s *corev1.Secret) *certificate {
 	c.usable = true
 	c.config = config.Certificate{Name: at.String(), Chain: pair.Chain, Key: pair.Key}
 	c.names = pair.Names
-	c.expiry, c.warnings = pair.Expiry(t.Now), pair.Warnings()
+	c.expiry, c.warnings, c.notAfter = pair.Expiry(t.Now), pair.Warnings(), pair.NotAfter()
 	return c
 }

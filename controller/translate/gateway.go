@@ -40,7 +40,9 @@ type gateway struct {
 	unusable verdict
 }
 
-func (g *gateway) String() string { return "Gateway " + g.name.String() }
+func (g *gateway) key() Key { return Key{"Gateway", g.namespace, g.name.name} }
+
+func (g *gateway) String() string { return g.key().String() }
 
 // served tells whether anything of it may be served.
 func (g *gateway) served() bool { return g.class.ok() && g.accepted.ok() && g.programmed.ok() }
@@ -51,6 +53,8 @@ func (t *translator) readGateways() {
 		className := string(o.Spec.GatewayClassName)
 		k := t.classes[className]
 		switch {
+		case k == nil && className != t.DefaultClass && t.assume(Reference{g.key(), Key{Kind: "GatewayClass", Name: className}}):
+			continue
 		case k == nil && t.in.Unread[Key{Kind: "GatewayClass", Name: className}] != "":
 			g.class = verdict{string(gwv1.GatewayReasonPending), t.in.absent(Key{Kind: "GatewayClass", Name: className})}
 		case k == nil && t.alone():

@@ -74,7 +74,7 @@ func (t *translator) readClasses() {
 	for _, c := range t.in.GatewayClasses {
 		k := &class{object: c, ours: string(c.Spec.ControllerName) == t.ControllerName}
 		if k.ours {
-			k.params, k.accepted = t.readParameters(c.Spec.ParametersRef)
+			k.params, k.accepted = t.readParameters(keyOf("GatewayClass", c), c.Spec.ParametersRef)
 		}
 		t.classes[c.Name] = k
 	}

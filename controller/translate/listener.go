@@ -58,7 +58,7 @@ func (l *listener) parent() Key {
 	if l.set != nil {
 		return l.set.key()
 	}
-	return Key{"Gateway", l.gateway.namespace, l.gateway.name.name}
+	return l.gateway.key()
 }
 
 func (l *listener) generation() int64 {
@@ -208,8 +208,9 @@ func (l *listener) from() gwv1.FromNamespaces {
 }
 
 // refuseNamespace says why a listener takes no routes of a namespace.
-func (t *translator) refuseNamespace(l *listener, namespace string) refusal {
-	switch from := l.from(); from {
+func (t *translator) refuseNamespace(l *listener, from Key) refusal {
+	namespace := from.Namespace
+	switch allowed := l.from(); allowed {
 	case gwv1.NamespacesFromAll:
 		return refusal{}
 	case gwv1.NamespacesFromSame:
@@ -225,11 +226,13 @@ func (t *translator) refuseNamespace(l *listener, namespace string) refusal {
 			return refusal{listener: l, why: "has a selector in allowedRoutes.namespaces that is not valid", cure: "mend it"}
 		case s.Matches(t.namespaceLabels(namespace)):
 			return refusal{}
+		case t.namespaces[namespace] == nil && t.assume(Reference{from, Key{"Namespace", "", namespace}}):
+			return refusal{}
 		}
 		return refusal{listener: l, why: fmt.Sprintf("takes routes from namespaces with labels %q only", s),
 			cure: fmt.Sprintf("label namespace %q so, or change the selector", namespace)}
 	default:
-		return refusal{listener: l, why: fmt.Sprintf("takes no routes (allowedRoutes.namespaces.from: %s)", from), cure: "change it"}
+		return refusal{listener: l, why: fmt.Sprintf("takes no routes (allowedRoutes.namespaces.from: %s)", allowed), cure: "change it"}
 	}
 }
 

@@ -37,6 +37,8 @@ func (t *translator) readListenerSets() {
 			s.rejected = t.refuseListenerSet(s.gateway, s)
 		case !t.alone() || isGateway && t.hasGateway(at):
 			continue // of another controller
+		case isGateway && t.assume(Reference{s.key(), Key{"Gateway", at.namespace, at.name}}):
+			continue
 		case isGateway:
 			s.rejected = verdict{string(gwv1.ListenerSetReasonParentNotAccepted), t.in.absent(Key{"Gateway", at.namespace, at.name})}
 		default:
@@ -81,6 +83,8 @@ func (t *translator) refuseListenerSet(g *gateway, s *listenerSet) verdict {
 			why = "has a selector in allowedListeners.namespaces that is not valid; mend it"
 		case labels.Matches(t.namespaceLabels(s.namespace)):
 			return verdict{}
+		case t.namespaces[s.namespace] == nil && t.assume(Reference{s.key(), Key{"Namespace", "", s.namespace}}):
+			return verdict{}
 		default:
 			why = fmt.Sprintf("takes ListenerSets from namespaces with labels %q only; label namespace %q so, or change the selector", labels, s.namespace)
 		}
@@ -97,7 +101,7 @@ func parentKey(r *route, ref gwv1.ParentReference) Key {
 
 // parentOf returns the listeners of a parent of routes. missing says why there
 // are none. ours is false when the parent is no business of ours.
-func (t *translator) parentOf(group gwv1.Group, parent Key) (of []*listener, missing verdict, ours bool) {
+func (t *translator) parentOf(from Key, group gwv1.Group, parent Key) (of []*listener, missing verdict, ours bool) {
 	const reason = string(gwv1.RouteReasonNoMatchingParent)
 	at := name{parent.Namespace, parent.Name}
 	switch {
@@ -115,6 +119,9 @@ func (t *translator) parentOf(group gwv1.Group, parent Key) (of []*listener, mis
 			return s.listeners, verdict{}, true
 		}
 		ours = t.alone() && !slices.ContainsFunc(t.in.ListenerSets, func(o *gwv1.ListenerSet) bool { return nameOf(o) == at })
+	}
+	if ours && t.assume(Reference{from, parent}) {
+		ours = false
 	}
 	return nil, verdict{reason, t.in.absent(parent)}, ours
 }

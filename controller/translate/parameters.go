@@ -20,7 +20,7 @@ type parameters struct {
 }
 
 // readParameters reads what a class refers to.
-func (t *translator) readParameters(ref *gwv1.ParametersReference) (*parameters, verdict) {
+func (t *translator) readParameters(of Key, ref *gwv1.ParametersReference) (*parameters, verdict) {
 	refuse := func(format string, args ...any) (*parameters, verdict) {
 		return nil, verdict{string(gwv1.GatewayClassReasonInvalidParameters), "spec.parametersRef: " + fmt.Sprintf(format, args...)}
 	}
@@ -34,7 +34,10 @@ func (t *translator) readParameters(ref *gwv1.ParametersReference) (*parameters,
 	}
 	p := &parameters{name: name{string(*ref.Namespace), ref.Name}}
 	c := t.configs[p.name]
-	if c == nil {
+	if c == nil && t.assume(Reference{of, Key{"GatewayConfig", p.namespace, p.name.name}}) {
+		p.mode = v1alpha1.AddressModeNode
+		return p, verdict{}
+	} else if c == nil {
 		return refuse("%s", t.in.absent(Key{"GatewayConfig", p.namespace, p.name.name}))
 	}
 	spec := c.Spec.Addresses

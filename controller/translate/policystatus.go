@@ -32,7 +32,7 @@ func (t *translator) policyStatuses() []Status {
 			}
 		}
 		ancestors := t.ancestors(p)
-		idle := t.alone() && len(ancestors) == 0
+		idle := t.alone() && !t.Partial && len(ancestors) == 0
 		if len(ancestors) == 0 && ours == 0 && !idle {
 			continue
 		}

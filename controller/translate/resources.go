@@ -47,6 +47,15 @@ type Resources struct {
 	Unread map[Key]string
 }
 
+// ParentRefs are those of each route.
+func (r *Resources) ParentRefs() map[Key][]gwv1.ParentReference {
+	out := map[Key][]gwv1.ParentReference{}
+	for _, route := range (&translator{in: *r}).readRoutes() {
+		out[route.key()] = route.common.ParentRefs
+	}
+	return out
+}
+
 // Key names an object. Namespace is "" for GatewayClass and Namespace.
 type Key struct {
 	Kind, Namespace, Name string

@@ -43,9 +43,19 @@ type route struct {
 type parent struct {
 	ref      gwv1.ParentReference
 	rejected verdict
+	of       []*listener // that the parent has
 	attached []attachment
 	skipped  []refusal
 	notes    []string // what keeps it from carrying traffic though attached
+	// superseded is where an older route comes first.
+	superseded []superseded
+}
+
+// superseded is a host name of a listener that another route has.
+type superseded struct {
+	listener *listener
+	hostname string
+	by       *route
 }
 
 // refusal is why a listener does not take a route, and what would help.
@@ -66,8 +76,7 @@ type attachment struct {
 // String returns the name of the route in the snapshot.
 func (r *route) String() string { return r.kind + "/" + nameOf(r.object).String() }
 
-// text is the name of the route for people.
-func (r *route) text() string { return keyOf(r.kind, r.object).String() }
+func (r *route) key() Key { return keyOf(r.kind, r.object) }
 
 // readRoutes gathers the routes of all kinds, oldest first.
 func (t *translator) readRoutes() []*route {
@@ -167,16 +176,23 @@ func (t *translator) noteHTTPFirst() {
 		}
 		for _, p := range r.parents {
 			for _, a := range p.attached {
-				l := a.listener
-				if _, all := l.http[l.hostname]; all {
-					p.notes = append(p.notes, fmt.Sprintf("HTTPRoutes take every connection of listener %q", l.spec.Name))
-				} else if len(l.http) > 0 {
-					p.notes = append(p.notes, fmt.Sprintf("HTTPRoutes take the connections of listener %q for %s",
-						l.spec.Name, strings.Join(slices.SortedFunc(maps.Keys(l.http), config.CompareHostnames), ", ")))
+				if text := a.listener.httpFirst(); text != "" {
+					p.notes = append(p.notes, text)
 				}
 			}
 		}
 	}
+}
+
+// httpFirst says which connections HTTPRoutes take, "" for none.
+func (l *listener) httpFirst() string {
+	if _, all := l.http[l.hostname]; all {
+		return fmt.Sprintf("HTTPRoutes take every connection of listener %q", l.spec.Name)
+	} else if len(l.http) > 0 {
+		return fmt.Sprintf("HTTPRoutes take the connections of listener %q for %s",
+			l.spec.Name, strings.Join(slices.SortedFunc(maps.Keys(l.http), config.CompareHostnames), ", "))
+	}
+	return ""
 }
 
 // place puts the route into a listener for one host name.
@@ -193,12 +209,13 @@ func (p *parent) place(r *route, l *listener, hostname string) {
 		l.l4[hostname] = r
 		return
 	}
+	p.superseded = append(p.superseded, superseded{l, hostname, older})
 	what := "all " + r.carries()
 	if hostname != "" {
 		what = fmt.Sprintf("the connections for %q", hostname)
 	}
 	p.notes = append(p.notes, fmt.Sprintf("on listener %q %s comes first (the older one, else by namespace and name) and gets %s",
-		l.spec.Name, older.text(), what))
+		l.spec.Name, older.key(), what))
 }
 
 // attach finds the listeners for one parentRef. nil means that the parent is
@@ -206,7 +223,7 @@ func (p *parent) place(r *route, l *listener, hostname string) {
 func (t *translator) attach(r *route, ref gwv1.ParentReference) *parent {
 	p := &parent{ref: ref}
 	of := parentKey(r, ref)
-	listeners, missing, ours := t.parentOf(value(ref.Group, gwv1.GroupName), of)
+	listeners, missing, ours := t.parentOf(r.key(), value(ref.Group, gwv1.GroupName), of)
 	switch {
 	case !ours:
 		return nil
@@ -214,6 +231,7 @@ func (t *translator) attach(r *route, ref gwv1.ParentReference) *parent {
 		p.rejected = missing
 		return p
 	}
+	p.of = listeners
 	candidates := matching(listeners, ref)
 	if len(candidates) == 0 {
 		p.rejected = verdict{string(gwv1.RouteReasonNoMatchingParent), fmt.Sprintf("%s has no %s; it has %s",
@@ -224,7 +242,7 @@ func (t *translator) attach(r *route, ref gwv1.ParentReference) *parent {
 	for _, l := range candidates {
 		if no := l.refuseKind(r.kind); no.why != "" {
 			p.skipped = append(p.skipped, no)
-		} else if no := t.refuseNamespace(l, r.object.GetNamespace()); no.why != "" {
+		} else if no := t.refuseNamespace(l, r.key()); no.why != "" {
 			p.skipped = append(p.skipped, no)
 		} else if hosts := r.hostnamesOn(l); len(hosts) == 0 {
 			otherHostname = true

@@ -4,7 +4,6 @@ package translate
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -38,131 +37,6 @@ type Status struct {
 
 // Key returns the name of the object.
 func (s *Status) Key() Key { return Key{s.Kind, s.Namespace, s.Name} }
-
-// Problems lists what is wrong, each with object, condition, reason and message
-// ("TLSRoute a/b: parent Gateway c: not Accepted (NoMatchingParent): …"); none
-// means that everything asked for is served. What follows from another problem
-// of the same part is left out.
-func (s *Status) Problems() []string {
-	p := problems{object: s.Key().String()}
-	switch {
-	case s.GatewayClass != nil:
-		p.conditions("", s.GatewayClass.Conditions)
-	case s.Gateway != nil:
-		p.gateway(s.Gateway)
-	case s.ListenerSet != nil:
-		p.listenerSet(s.ListenerSet)
-	case s.Route != nil:
-		for _, r := range s.Route.Parents {
-			if s.controller == "" || r.ControllerName == s.controller {
-				p.conditions("parent "+parentText(r.ParentRef), r.Conditions)
-			}
-		}
-		if len(s.Route.Parents) == 0 && len(s.Warnings) > 0 {
-			p.list = append(p.list, p.object+": "+strings.Join(s.Warnings, "; "))
-		}
-	case s.Policy != nil:
-		for _, a := range s.Policy.Ancestors {
-			if s.controller == "" || a.ControllerName == s.controller {
-				p.conditions("ancestor "+parentText(a.AncestorRef), a.Conditions)
-			}
-		}
-		if len(s.Policy.Ancestors) == 0 && len(s.Warnings) > 0 {
-			p.list = append(p.list, p.object+": "+strings.Join(s.Warnings, "; "))
-		}
-	}
-	return p.list
-}
-
-type problems struct {
-	object string
-	list   []string
-	// consequence says that what is not programmed follows from what is listed.
-	consequence bool
-}
-
-// gateway lists what is wrong with the Gateway itself, then with its listeners.
-// That it is not valid because of listeners, they tell.
-func (p *problems) gateway(s *gwv1.GatewayStatus) {
-	for _, c := range s.Conditions {
-		own := c.Type == "Accepted" && c.Reason != string(gwv1.GatewayReasonListenersNotValid) ||
-			c.Type == "Programmed" && (c.Reason == string(gwv1.GatewayReasonAddressNotUsable) || c.Reason == string(gwv1.GatewayReasonAddressNotAssigned))
-		if own && c.Status != metav1.ConditionTrue {
-			p.add("", c)
-			p.consequence = true
-		}
-		if c.Type == "ResolvedRefs" && c.Status != metav1.ConditionTrue {
-			p.add("", c)
-		}
-	}
-	for _, l := range s.Listeners {
-		p.conditions(fmt.Sprintf("listener %q", l.Name), l.Conditions)
-	}
-}
-
-// listenerSet is gateway for a ListenerSet.
-func (p *problems) listenerSet(s *gwv1.ListenerSetStatus) {
-	for _, c := range s.Conditions {
-		if c.Type == "Accepted" && c.Status != metav1.ConditionTrue && c.Reason != string(gwv1.ListenerSetReasonListenersNotValid) {
-			p.add("", c)
-			p.consequence = true
-		}
-	}
-	for _, l := range s.Listeners {
-		p.conditions(fmt.Sprintf("listener %q", l.Name), l.Conditions)
-	}
-}
-
-func (p *problems) conditions(part string, in []metav1.Condition) {
-	before := len(p.list)
-	for _, c := range in {
-		switch c.Type {
-		case "Accepted", "ResolvedRefs", "SupportedVersion":
-			if c.Status != metav1.ConditionTrue {
-				p.add(part, c)
-			}
-		case "PartiallyInvalid":
-			if c.Status == metav1.ConditionTrue {
-				p.add(part, c)
-			}
-		}
-	}
-	if len(p.list) > before || p.consequence {
-		return
-	}
-	for _, c := range in {
-		if c.Type == "Programmed" && c.Status != metav1.ConditionTrue {
-			p.add(part, c)
-		}
-	}
-}
-
-func (p *problems) add(part string, c metav1.Condition) {
-	at := p.object
-	if part != "" {
-		at += ": " + part
-	}
-	state := c.Type
-	switch c.Status {
-	case metav1.ConditionFalse:
-		state = "not " + c.Type
-	case metav1.ConditionUnknown:
-		state = c.Type + " unknown"
-	}
-	p.list = append(p.list, fmt.Sprintf("%s: %s (%s): %s", at, state, c.Reason, c.Message))
-}
-
-func parentText(r gwv1.ParentReference) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s", value(r.Kind, "Gateway"), r.Name)
-	if r.SectionName != nil {
-		fmt.Fprintf(&b, " listener %q", *r.SectionName)
-	}
-	if r.Port != nil {
-		fmt.Fprintf(&b, " port %d", *r.Port)
-	}
-	return b.String()
-}
 
 // told brings what there is to tell in order.
 func (t *translator) told(all []Status) []Status {

@@ -58,6 +58,10 @@ type Options struct {
 	// (annotation gateway.networking.k8s.io/bundle-version), "" where there are
 	// none.
 	BundleVersion string
+	// Partial says that Resources is not all there is, as with files that are on
+	// their way to a cluster. What they refer to and is not among them is taken
+	// to be as it should, and listed in Translation.Absent.
+	Partial bool
 }
 
 // A Translation is what the objects ask for. What became of it is known later,
@@ -68,6 +72,11 @@ type Translation struct {
 	// Parts are those of Snapshot, by Gateway, where each node is told of them
 	// one by one (Options.ByNode).
 	Parts map[string]Part
+	// Absent are the references to what is not among the objects
+	// (Options.Partial).
+	Absent []Reference
+	// Ungranted are the references that no ReferenceGrant allows.
+	Ungranted []Reference
 
 	translator *translator
 }
@@ -105,7 +114,7 @@ func Translate(r Resources, o Options) *Translation {
 	t.attachRoutes()
 	t.noteHTTPFirst()
 	t.noteForeignServices()
-	out := &Translation{Snapshot: t.snapshot(), translator: t}
+	out := &Translation{Snapshot: t.snapshot(), Absent: t.absent, Ungranted: t.ungranted, translator: t}
 	if t.ByNode {
 		out.Parts = map[string]Part{}
 		for gateway, p := range out.Snapshot.Parts() {
@@ -180,6 +189,8 @@ type translator struct {
 	certificates map[name]*certificate
 	authorities  map[name]*authority
 	backends     map[string]*backend
+
+	absent, ungranted []Reference
 }
 
 func newTranslator(r Resources, o Options) *translator {

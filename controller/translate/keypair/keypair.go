@@ -106,17 +106,32 @@ func (p *Pair) Expiry(now time.Time) []string {
 	return out
 }
 
+// NotAfter is when the first of the chain expires.
+func (p *Pair) NotAfter() time.Time {
+	return slices.MinFunc(p.certificates, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) }).NotAfter
+}
+
+// The rules that warnings are about.
+const (
+	Unordered     = "unordered-chain"
+	NoSubjectName = "no-subject-alt-name"
+	RSA           = "rsa-key"
+)
+
+// Warning is what clients may object to at any time.
+type Warning struct{ Rule, Text string }
+
 // Warnings says what clients may object to at any time.
-func (p *Pair) Warnings() []string {
-	var out []string
+func (p *Pair) Warnings() []Warning {
+	var out []Warning
 	if p.reordered {
-		out = append(out, "tls.crt was not in order, leaf first and then each issuer; it is served in order")
+		out = append(out, Warning{Unordered, "tls.crt was not in order, leaf first and then each issuer; it is served in order"})
 	}
 	if len(p.Names) == 0 {
-		out = append(out, "the certificate has no subjectAltName; many clients ignore the common name and refuse it")
+		out = append(out, Warning{NoSubjectName, "the certificate has no subjectAltName; many clients ignore the common name and refuse it"})
 	}
-	if k, ok := p.certificates[0].PublicKey.(*rsa.PublicKey); ok {
-		out = append(out, fmt.Sprintf("the key is RSA %d; ECDSA P-256 makes handshakes far cheaper", k.N.BitLen()))
+	if bits := rsaBits(p.certificates[0]); bits > 0 {
+		out = append(out, Warning{RSA, fmt.Sprintf("the key is RSA %d; ECDSA P-256 makes handshakes far cheaper", bits)})
 	}
 	return out
 }
