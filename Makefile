@@ -6,13 +6,16 @@ WITHOUT_ROOT := [ "$$(id -u)" = 0 ] || \
 	echo "These tests ran without root: in relay mode. Those of the splice and of network namespaces were skipped; root runs them too."
 
 .DEFAULT_GOAL := help
-.PHONY: help build generate fresh lint kubernetes test race test-long fuzz demo cluster cluster-down e2e smoke workshop conformance scale bench ci clean
+.PHONY: help build image generate fresh lint kubernetes test race test-long fuzz demo cluster cluster-down e2e smoke workshop conformance scale bench ci clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build/sluice, static
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BINARY) ./cmd/sluice
+
+image: ## build/sluice.tar: the image as an OCI archive, for amd64 and arm64; IMAGE=name:tag
+	@deploy/image/build.sh build/sluice.tar amd64 arm64
 
 generate: ## regenerate BPF objects and bindings (clang from Debian), deepcopy and CRDs
 	@deploy/packages.sh generate
@@ -21,11 +24,13 @@ generate: ## regenerate BPF objects and bindings (clang from Debian), deepcopy a
 fresh: generate ## fail when a generated file or go.mod is not what the sources give
 	$(GO) mod tidy -diff
 	cd deploy/cluster/kubernetes && $(GO) mod tidy -diff
+	cd deploy/image && $(GO) mod tidy -diff
 	git diff --exit-code -- bpf controller/v1alpha1 deploy/crds
 
 lint: ## go vet and golangci-lint
 	$(GO) vet ./...
 	$(LINT) run ./...
+	cd deploy/image && $(LINT) run ./...
 
 kubernetes: ## Kubernetes from Go modules, for tests; the first time takes ten minutes
 	@deploy/cluster/kubernetes/build.sh
@@ -33,6 +38,7 @@ kubernetes: ## Kubernetes from Go modules, for tests; the first time takes ten m
 test: kubernetes ## every test; root runs the splice's too, other users run without it and say so
 	@deploy/packages.sh test
 	$(GO) test ./...
+	cd deploy/image && $(GO) test ./...
 	@$(WITHOUT_ROOT)
 
 race: kubernetes ## every test under the race detector

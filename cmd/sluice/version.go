@@ -17,9 +17,16 @@ func version(e *env, flags *flag.FlagSet, args []string) error {
 	return nil
 }
 
-// buildVersion is the module's version as the go command stamped it: a tag, or
-// a pseudo-version with time and commit, with +dirty for uncommitted changes.
+// release is the version that the linker was told (-X), as the image's build does.
+var release string
+
+// buildVersion is the release, else the module's version as the go command
+// stamped it: a tag, or a pseudo-version with time and commit, with +dirty for
+// uncommitted changes.
 func buildVersion() string {
+	if release != "" {
+		return release
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" {
 		return "(devel)"

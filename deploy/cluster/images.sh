@@ -11,26 +11,27 @@ trap 'rm -rf "$bin"' EXIT
 export CGO_ENABLED=0
 
 cd "$repository"
-go build -trimpath -o "$bin/" ./cmd/sluice ./deploy/cluster/mkimage ./deploy/cluster/pause ./deploy/e2e/keyedserver
-"$bin/mkimage" "$out/pause.tar" sluice.test/pause:1 "$bin/pause"
-"$bin/mkimage" "$out/keyedserver.tar" sluice.test/keyedserver:1 "$bin/keyedserver"
-"$bin/mkimage" "$out/sluice.tar" sluice/sluice:dev "$bin/sluice" /etc/ssl/certs/ca-certificates.crt=/etc/ssl/certs/ca-certificates.crt
+deploy/image/build.sh "$out/sluice.tar" >/dev/null
+(cd deploy/image && go build -o "$bin/" .)
+go build -trimpath -o "$bin/" ./deploy/cluster/pause ./deploy/e2e/keyedserver
+"$bin/image" "$out/pause.tar" sluice.test/pause:1 "$bin/pause" >/dev/null
+"$bin/image" "$out/keyedserver.tar" sluice.test/keyedserver:1 "$bin/keyedserver" >/dev/null
 
 # For kubectl debug: bpftool and the libraries that it links.
 bpftool=$(PATH=$PATH:/usr/sbin command -v bpftool)
 files=("$bpftool=/bpftool")
 for library in $(ldd "$bpftool" | grep -o '/[^ ]*'); do files+=("$library=$library"); done
-"$bin/mkimage" "$out/bpftool.tar" sluice.test/bpftool:1 "${files[@]}"
+"$bin/image" "$out/bpftool.tar" sluice.test/bpftool:1 "${files[@]}" >/dev/null
 
 # The backends of the conformance suite, under the names that its manifests use.
 cd "$repository/deploy/conformance"
 suite=sigs.k8s.io/gateway-api/conformance
 go build -trimpath -ldflags "-s -w" -o "$bin/" $suite/echo-basic ./dns
 manifests=$(go list -m -f '{{.Dir}}' $suite)
-image() { # NAME BINARY
+suite_image() { # NAME BINARY
 	grep -rhoE "image: [^ ]*/$1:[^ ]*" "$manifests/base" "$manifests/tests" | sort -u | while read -r _ reference; do
-		"$bin/mkimage" "$out/$(echo "$reference" | tr '/:' '__').tar" "$reference" "$2"
+		"$bin/image" "$out/$(echo "$reference" | tr '/:' '__').tar" "$reference" "$2" >/dev/null
 	done
 }
-image echo-basic "$bin/echo-basic"
-image coredns "$bin/dns"
+suite_image echo-basic "$bin/echo-basic"
+suite_image coredns "$bin/dns"
