@@ -210,7 +210,7 @@ func (a *Agent) publish(s *config.Snapshot) config.Report {
 	report := a.opts.Server.Apply(tcp)
 	maps.Copy(report.Listeners, a.udp.Apply(datagrams))
 	report.Hash = s.Hash()
-	a.current.Store(&applied{snapshot: s, hash: report.Hash, at: time.Now(), certificates: describe(s.Certificates)})
+	a.current.Store(&applied{snapshot: s, hash: report.Hash, at: time.Now(), certificates: describe(s)})
 	return report
 }
 

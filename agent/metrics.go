@@ -19,7 +19,7 @@ var (
 	appliedDesc = prometheus.NewDesc("sluice_snapshot_applied_timestamp_seconds",
 		"When the snapshot that is served was applied.", nil, nil)
 	expiryDesc = prometheus.NewDesc("sluice_certificate_expiry_timestamp_seconds",
-		"When a certificate that is served expires.", []string{"certificate"}, nil)
+		"When a certificate that is served or verified by expires, of CA certificates the last one.", []string{"certificate", "use"}, nil)
 	unresolvedDesc = prometheus.NewDesc("sluice_unresolved_names",
 		"Endpoint names whose last lookup failed.", nil, nil)
 	upDesc = prometheus.NewDesc("sluice_listener_up",
@@ -62,8 +62,10 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(appliedDesc, float64(current.at.UnixMilli())/1000)
 	for _, cert := range current.certificates {
-		if !cert.NotAfter.IsZero() {
-			gauge(expiryDesc, float64(cert.NotAfter.Unix()), cert.Name)
+		for _, use := range cert.Uses {
+			if !cert.NotAfter.IsZero() {
+				gauge(expiryDesc, float64(cert.NotAfter.Unix()), cert.Name, use)
+			}
 		}
 	}
 }

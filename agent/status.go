@@ -3,11 +3,6 @@
 package agent
 
 import (
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
@@ -63,18 +58,6 @@ type ListenerStatus struct {
 	Connections int `json:"connections"`
 }
 
-// CertificateStatus tells about the leaf of a certificate.
-type CertificateStatus struct {
-	Name     string   `json:"name"`
-	Subject  string   `json:"subject,omitempty"`
-	Issuer   string   `json:"issuer,omitempty"`
-	DNSNames []string `json:"dnsNames,omitempty"`
-	// KeyType is like "ECDSA P-256" or "RSA 2048".
-	KeyType   string    `json:"keyType,omitempty"`
-	NotBefore time.Time `json:"notBefore,omitzero"`
-	NotAfter  time.Time `json:"notAfter,omitzero"`
-}
-
 // Status tells what the node serves, and how.
 func (a *Agent) Status() Status {
 	s := Status{Version: a.opts.Version, Started: a.started, Draining: a.ending.Load(), Splice: a.splice,
@@ -114,7 +97,7 @@ func (a *Agent) Problems(now time.Time) []string {
 	if c := a.current.Load(); c != nil {
 		for _, c := range c.certificates {
 			if now.After(c.NotAfter) && !c.NotAfter.IsZero() {
-				out = append(out, fmt.Sprintf("certificate %s expired %s; replace it", c.Name, c.NotAfter.Format(time.RFC3339)))
+				out = append(out, fmt.Sprintf("%s expired %s; replace it", c.text(), c.NotAfter.Format(time.RFC3339)))
 			}
 		}
 	}
@@ -123,35 +106,6 @@ func (a *Agent) Problems(now time.Time) []string {
 		out = append(out, fmt.Sprintf("endpoint %s does not resolve: %s; correct the name, or name resolution on this node", name, unresolved[name]))
 	}
 	return out
-}
-
-// describe tells about the certificates of a snapshot, which has none that do
-// not parse.
-func describe(certificates []config.Certificate) []CertificateStatus {
-	out := make([]CertificateStatus, 0, len(certificates))
-	for _, c := range certificates {
-		s := CertificateStatus{Name: c.Name}
-		if block, _ := pem.Decode(c.Chain); block != nil {
-			if leaf, err := x509.ParseCertificate(block.Bytes); err == nil {
-				s.Subject, s.Issuer, s.DNSNames = leaf.Subject.String(), leaf.Issuer.String(), leaf.DNSNames
-				s.NotBefore, s.NotAfter, s.KeyType = leaf.NotBefore, leaf.NotAfter, keyType(leaf)
-			}
-		}
-		out = append(out, s)
-	}
-	return out
-}
-
-func keyType(c *x509.Certificate) string {
-	switch k := c.PublicKey.(type) {
-	case *rsa.PublicKey:
-		return fmt.Sprintf("RSA %d", k.N.BitLen())
-	case *ecdsa.PublicKey:
-		return "ECDSA " + k.Curve.Params().Name
-	case ed25519.PublicKey:
-		return "Ed25519"
-	}
-	return c.PublicKeyAlgorithm.String()
 }
 
 // openSplice loads the kernel half, or says once why there is none.

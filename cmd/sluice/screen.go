@@ -50,7 +50,7 @@ func (s *screen) print(v *statusView) {
 	if len(v.Certificates) > 0 {
 		t := s.table("CERTIFICATE", "KEY", "NAMES", "EXPIRES")
 		for _, c := range v.Certificates {
-			t.row(c.Name, c.KeyType, cmp.Or(shorten(c.DNSNames), c.Subject), expiry(c.NotAfter, s.now))
+			t.row(certificateName(&c), c.KeyType, cmp.Or(shorten(c.DNSNames), c.Subject), expiry(c.NotAfter, s.now))
 		}
 		t.print()
 	}
@@ -224,6 +224,14 @@ func (v *statusView) warnings() []string {
 		}
 	}
 	return out
+}
+
+// certificateName says what a certificate is for where that is not the usual.
+func certificateName(c *agent.CertificateStatus) string {
+	if slices.Equal(c.Uses, []string{agent.UseServer}) {
+		return c.Name
+	}
+	return fmt.Sprintf("%s (%s)", c.Name, strings.Join(c.Uses, ", "))
 }
 
 // shorten joins names and leaves out all but the first three.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/sluice-gateway/sluice/agent"
 )
 
 // TestTheScreenShowsWhatIsNotServedToo prints the status of a gateway with
@@ -99,4 +101,22 @@ func shown(v *statusView, width int, port string) string {
 		text = regexp.MustCompile(pattern).ReplaceAllString(text, with)
 	}
 	return text
+}
+
+// CA certificates and the one for backends say what they are for.
+func TestTheScreenSaysWhatCertificatesAreFor(t *testing.T) {
+	at := time.Now().Add(100 * time.Hour)
+	v := &statusView{Status: agent.Status{Snapshot: "1", Certificates: []agent.CertificateStatus{
+		{Name: "a/www", Uses: []string{agent.UseServer}, KeyType: "ECDSA P-256", DNSNames: []string{"www.example.com"}, NotAfter: at},
+		{Name: "a/both", Uses: []string{agent.UseClient, agent.UseServer}, KeyType: "Ed25519", Subject: "CN=gw", NotAfter: at},
+		{Name: "a/people", Uses: []string{agent.UseClientCA}, KeyType: "RSA 2048", Subject: "CN=people-ca", NotAfter: at}}}}
+	const want = `
+CERTIFICATE  KEY  NAMES  EXPIRES
+a/www  ECDSA P-256  www.example.com  DATE
+a/both (client, server)  Ed25519  CN=gw  DATE
+a/people (client_ca)  RSA 2048  CN=people-ca  DATE
+`
+	if got := shown(v, 80, "PORT"); !strings.Contains(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
 }
