@@ -45,6 +45,9 @@ type hold struct {
 }
 
 const (
+	// settling is how old an object is before anybody is told that it refers to
+	// something that does not exist.
+	settling     = 5 * time.Second
 	firstPause   = 100 * time.Millisecond
 	longestPause = time.Minute
 	// An object may be written so often a second in the long run, and so many
@@ -116,6 +119,15 @@ func (w *statusWriter) write(ctx context.Context, objects map[translate.Key]clie
 			continue
 		}
 		have, want := statusOf(o, s)
+		if have == nil && len(s.Warnings) > 0 {
+			// What it refers to may be on its way, in the same kubectl apply.
+			if age := now.Sub(o.GetCreationTimestamp().Time); age < settling {
+				again = sooner(again, settling-age)
+			} else {
+				w.tell(o, nil, nil, s.Warnings)
+			}
+			continue
+		}
 		if have == nil || equality.Semantic.DeepEqual(have, want) {
 			continue
 		}

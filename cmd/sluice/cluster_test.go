@@ -23,6 +23,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
@@ -196,15 +197,20 @@ func (c *cluster) report(node string) publication.Node {
 // kubeconfig says how a node reaches the API server.
 func (c *cluster) kubeconfig(n *clusterNode) {
 	c.t.Helper()
-	from := c.api.Config()
-	k := clientcmdapi.NewConfig()
-	k.Clusters["test"] = &clientcmdapi.Cluster{Server: "https://" + n.api.address, CertificateAuthorityData: from.CAData}
-	k.AuthInfos["test"] = &clientcmdapi.AuthInfo{ClientCertificateData: from.CertData, ClientKeyData: from.KeyData}
-	k.Contexts["test"] = &clientcmdapi.Context{Cluster: "test", AuthInfo: "test"}
-	k.CurrentContext = "test"
-	if err := clientcmd.WriteToFile(*k, filepath.Join(n.dir, "kubeconfig")); err != nil {
+	if err := writeKubeconfig(filepath.Join(n.dir, "kubeconfig"), c.api.Config(), "https://"+n.api.address, ""); err != nil {
 		c.t.Fatal(err)
 	}
+}
+
+// writeKubeconfig writes what a configuration says to a file, but for the address
+// of the API server. namespace is where objects are that name none.
+func writeKubeconfig(file string, from *rest.Config, server, namespace string) error {
+	k := clientcmdapi.NewConfig()
+	k.Clusters["test"] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: from.CAData}
+	k.AuthInfos["test"] = &clientcmdapi.AuthInfo{ClientCertificateData: from.CertData, ClientKeyData: from.KeyData}
+	k.Contexts["test"] = &clientcmdapi.Context{Cluster: "test", AuthInfo: "test", Namespace: namespace}
+	k.CurrentContext = "test"
+	return clientcmd.WriteToFile(*k, file)
 }
 
 // start starts the node's agent, with the capabilities of the DaemonSet.

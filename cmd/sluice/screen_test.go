@@ -66,7 +66,8 @@ default/certificate  ECDSA P-256  gateway.example.com  DATE
 
 PROBLEMS
 - Gateway team-b/other: listener "certless": not ResolvedRefs
-  (InvalidCertificateRef): Secret team-b/gone does not exist
+  (InvalidCertificateRef): Secret team-b/gone does not exist; create it, or
+  correct the name in certificateRef
 - Gateway team-b/other: listener "quic": not Accepted (UnsupportedProtocol):
   protocol example.com/QUIC is not supported; use HTTP, HTTPS, TLS, TCP or UDP
 - TLSRoute default/lost: parent Gateway test listener "nowhere": not Accepted

@@ -151,8 +151,12 @@ func (t *translator) useStatic(g *gateway, a assignment) {
 			g.held = append(g.held, ip)
 		case t.ByNode && len(a.node) > 0:
 			// Nodes listen on it all the same, for the case that it comes.
-			refuse("address %s is neither a node's (%s) nor in the pools of GatewayClass %q; name one of those",
-				ip, addressesText(t.NodeAddresses), g.object.Spec.GatewayClassName)
+			pools := "has none"
+			if g.params != nil && len(g.params.pool) > 0 {
+				pools = "has " + g.params.pool.String()
+			}
+			refuse("address %s is neither a node's (%s) nor in the pools of GatewayClass %q, which %s; name one of those",
+				ip, addressesText(t.NodeAddresses), g.object.Spec.GatewayClassName, pools)
 		}
 		g.addresses = append(g.addresses, ip)
 	}

@@ -38,7 +38,7 @@ func (t *translator) authority(from Key, at name) *authority {
 	if object == nil && t.assume(Reference{from, Key{"ConfigMap", at.namespace, at.name}}) {
 		return a
 	} else if object == nil {
-		a.problem = t.in.absent(Key{"ConfigMap", at.namespace, at.name})
+		a.problem = t.in.absent(Key{"ConfigMap", at.namespace, at.name}, "create it, or correct the name")
 		return a
 	}
 	bundle, err := keypair.ParseBundle(AuthorityKey, []byte(object.Data[AuthorityKey]))

@@ -99,7 +99,7 @@ func (t *translator) resolve(r *route, ref gwv1.BackendObjectReference) (string,
 		t.backends[key] = &backend{config: config.Backend{Name: key}}
 		return key, verdict{}
 	} else if service == nil {
-		return "", verdict{string(gwv1.RouteReasonBackendNotFound), t.in.absent(use.To)}
+		return "", verdict{string(gwv1.RouteReasonBackendNotFound), t.in.absent(use.To, "create it, or correct the name in backendRefs")}
 	}
 	if ref.Port == nil {
 		return "", verdict{string(gwv1.RouteReasonUnsupportedProtocol), fmt.Sprintf(

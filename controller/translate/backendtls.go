@@ -62,7 +62,7 @@ func (t *translator) readTarget(p *policy, ref *gwv1.LocalPolicyTargetReferenceW
 	switch {
 	case service == nil && t.assume(Reference{p.key(), Key{"Service", of.namespace, of.name}}):
 	case service == nil:
-		p.accepted = append(p.accepted, verdict{string(gwv1.PolicyReasonTargetNotFound), t.in.absent(Key{"Service", of.namespace, of.name})})
+		p.accepted = append(p.accepted, verdict{string(gwv1.PolicyReasonTargetNotFound), t.in.absent(Key{"Service", of.namespace, of.name}, "create it, or correct the name in targetRefs")})
 	case section != "" && !slices.ContainsFunc(service.Spec.Ports, func(s corev1.ServicePort) bool { return s.Name == string(section) }):
 		p.accepted = append(p.accepted, verdict{string(gwv1.PolicyReasonTargetNotFound), fmt.Sprintf(
 			"Service %s has no port with name %q; %s", of, section, portNamesText(service))})

@@ -69,7 +69,7 @@ func (t *translator) certificateOf(from Key, ref gwv1.SecretObjectReference, fie
 		t.certificates[at] = &certificate{config: config.Certificate{Name: at.String()}, usable: true}
 		return t.certificates[at], verdict{}
 	} else if secret == nil {
-		return nil, refuse("%s", t.in.absent(use.To))
+		return nil, refuse("%s", t.in.absent(use.To, "create it, or correct the name in "+field))
 	}
 	c := t.certificates[at]
 	if c == nil {

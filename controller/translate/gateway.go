@@ -56,7 +56,7 @@ func (t *translator) readGateways() {
 		case k == nil && className != t.DefaultClass && t.assume(Reference{g.key(), Key{Kind: "GatewayClass", Name: className}}):
 			continue
 		case k == nil && t.in.Unread[Key{Kind: "GatewayClass", Name: className}] != "":
-			g.class = verdict{string(gwv1.GatewayReasonPending), t.in.absent(Key{Kind: "GatewayClass", Name: className})}
+			g.class = verdict{string(gwv1.GatewayReasonPending), t.in.absent(Key{Kind: "GatewayClass", Name: className}, "create it, or correct gatewayClassName")}
 		case k == nil && t.alone():
 			g.class = verdict{string(gwv1.GatewayReasonPending), fmt.Sprintf(
 				"GatewayClass %q does not exist; write gatewayClassName: %s, or add GatewayClass %q with controllerName: %s",

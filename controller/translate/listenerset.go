@@ -40,7 +40,7 @@ func (t *translator) readListenerSets() {
 		case isGateway && t.assume(Reference{s.key(), Key{"Gateway", at.namespace, at.name}}):
 			continue
 		case isGateway:
-			s.rejected = verdict{string(gwv1.ListenerSetReasonParentNotAccepted), t.in.absent(Key{"Gateway", at.namespace, at.name})}
+			s.rejected = verdict{string(gwv1.ListenerSetReasonParentNotAccepted), t.in.absent(Key{"Gateway", at.namespace, at.name}, "create it, or correct the name in parentRef")}
 		default:
 			s.rejected = verdict{string(gwv1.ListenerSetReasonInvalid), fmt.Sprintf(
 				"a ListenerSet cannot attach to %s %s; use a Gateway", kind, at)}
@@ -123,7 +123,7 @@ func (t *translator) parentOf(from Key, group gwv1.Group, parent Key) (of []*lis
 	if ours && t.assume(Reference{from, parent}) {
 		ours = false
 	}
-	return nil, verdict{reason, t.in.absent(parent)}, ours
+	return nil, verdict{reason, t.in.absent(parent, "create it, or correct the name in parentRefs")}, ours
 }
 
 // attachedSets is how many ListenerSets are accepted, nil where none may attach.

@@ -38,7 +38,7 @@ func (t *translator) readParameters(of Key, ref *gwv1.ParametersReference) (*par
 		p.mode = v1alpha1.AddressModeNode
 		return p, verdict{}
 	} else if c == nil {
-		return refuse("%s", t.in.absent(Key{"GatewayConfig", p.namespace, p.name.name}))
+		return refuse("%s", t.in.absent(Key{"GatewayConfig", p.namespace, p.name.name}, "create it, or correct the name there"))
 	}
 	spec := c.Spec.Addresses
 	p.mode = spec.Mode

@@ -74,6 +74,15 @@ func (p pool) contains(a netip.Addr) bool {
 	return slices.ContainsFunc(p, func(r addressRange) bool { return r.contains(a) })
 }
 
+// String names the ranges.
+func (p pool) String() string {
+	var all []string
+	for _, r := range p {
+		all = append(all, fmt.Sprintf("%s-%s", r.first, r.last))
+	}
+	return strings.Join(all, ", ")
+}
+
 // families are the address families in it, as lengths of addresses in bits.
 func (p pool) families() []int {
 	var out []int

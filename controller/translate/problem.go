@@ -82,6 +82,8 @@ func (s *Status) Wrong() []Problem {
 			}
 		}
 		p.idle(len(s.Policy.Ancestors), s.Warnings)
+	default:
+		p.idle(0, s.Warnings)
 	}
 	return p.list
 }

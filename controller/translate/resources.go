@@ -116,15 +116,15 @@ func merged(a, b map[Key]string) map[Key]string {
 }
 
 // absent says of an object that is not among the resources that it does not
-// exist, or what is known better.
-func (r *Resources) absent(k Key) string {
+// exist and what cures that, or what is known better.
+func (r *Resources) absent(k Key, cure string) string {
 	if at := r.Unread[k]; at != "" {
 		return fmt.Sprintf("%s cannot be read, see what is wrong at %s", k, at)
 	}
 	if at := r.Unread[Key{}]; at != "" {
 		return fmt.Sprintf("%s does not exist, unless it is what cannot be read at %s", k, at)
 	}
-	return fmt.Sprintf("%s does not exist", k)
+	return fmt.Sprintf("%s does not exist; %s", k, cure)
 }
 
 type merger struct {

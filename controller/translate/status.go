@@ -12,7 +12,8 @@ import (
 )
 
 // Status is what to tell the author of an object: the whole status of it, with
-// everything in it that others wrote. One of the pointers is set.
+// everything in it that others wrote. One of the pointers is set, or none where
+// the status is not ours and there are warnings only.
 type Status struct {
 	Kind       string `json:"kind"`
 	Namespace  string `json:"namespace,omitempty"`

@@ -152,6 +152,10 @@ func (s *Server) Close() error {
 // Config is an administrator's, without client-side rate limit.
 func (s *Server) Config() *rest.Config { return rest.CopyConfig(s.admin) }
 
+// Binary is the path of all of Kubernetes in one binary, which is kubectl, too,
+// with that as its first argument.
+func (s *Server) Binary() string { return s.sources.binary }
+
 // User is the configuration of a user who proves name and groups by a client
 // certificate.
 func (s *Server) User(name string, groups ...string) (*rest.Config, error) {

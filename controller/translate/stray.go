@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package translate
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// addStrays adds what is to tell about objects that no controller can take, for
+// what they refer to does not exist. In a cluster their status is nobody's: they
+// get a Status of warnings only.
+func (t *translator) addStrays(all []Status) []Status {
+	if t.alone() {
+		return all
+	}
+	at := map[Key]int{}
+	for i, s := range all {
+		at[s.Key()] = i
+	}
+	warn := func(k Key, format string, args ...any) {
+		i, ok := at[k]
+		if !ok {
+			i = len(all)
+			at[k] = i
+			all = append(all, Status{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name})
+		}
+		all[i].Warnings = append(slices.Clip(all[i].Warnings), fmt.Sprintf(format, args...))
+	}
+	known := map[Key]bool{}
+	for _, o := range t.in.Gateways {
+		k := Key{"Gateway", o.Namespace, o.Name}
+		known[k] = true
+		if class := string(o.Spec.GatewayClassName); t.classes[class] == nil {
+			warn(k, "GatewayClass %q does not exist; %s", class, t.oursText())
+		}
+	}
+	for _, o := range t.in.ListenerSets {
+		known[Key{"ListenerSet", o.Namespace, o.Name}] = true
+	}
+	missing := func(from Key, ref gwv1.ParentReference) {
+		to := Key{string(value(ref.Kind, "Gateway")), string(value(ref.Namespace, gwv1.Namespace(from.Namespace))), string(ref.Name)}
+		if value(ref.Group, gwv1.GroupName) == gwv1.GroupName && (to.Kind == "Gateway" || to.Kind == "ListenerSet") && !known[to] {
+			warn(from, "%s does not exist; %s", to, t.gatewaysText(from.Namespace))
+		}
+	}
+	for _, o := range t.in.ListenerSets {
+		p := o.Spec.ParentRef
+		missing(Key{"ListenerSet", o.Namespace, o.Name}, gwv1.ParentReference{Group: p.Group, Kind: p.Kind, Namespace: p.Namespace, Name: p.Name})
+	}
+	for _, r := range t.routes {
+		for _, ref := range r.common.ParentRefs {
+			missing(keyOf(r.kind, r.object), ref)
+		}
+	}
+	return all
+}
+
+// oursText says which classes a Gateway may name.
+func (t *translator) oursText() string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(t.classes)) {
+		if t.classes[name].ours {
+			all = append(all, name)
+		}
+	}
+	if len(all) == 0 {
+		return fmt.Sprintf("for Sluice make it with controllerName: %s", t.ControllerName)
+	}
+	return fmt.Sprintf("for Sluice write gatewayClassName: %s", strings.Join(all, " or "))
+}
+
+// gatewaysText says which Gateways of ours a namespace has.
+func (t *translator) gatewaysText(namespace string) string {
+	var all []string
+	for _, g := range t.gateways {
+		if g.namespace == namespace {
+			all = append(all, g.name.name)
+		}
+	}
+	if len(all) == 0 {
+		return fmt.Sprintf("namespace %s has no Gateway of Sluice; make one, or name the namespace of another", namespace)
+	}
+	slices.Sort(all)
+	return fmt.Sprintf("namespace %s has %s", namespace, strings.Join(all, ", "))
+}
