@@ -17,20 +17,23 @@ build: ## build/sluice, static
 image: ## build/sluice.tar: the image as an OCI archive, for amd64 and arm64; IMAGE=name:tag
 	@deploy/image/build.sh build/sluice.tar amd64 arm64
 
-generate: ## regenerate BPF objects and bindings (clang from Debian), deepcopy and CRDs
+generate: ## regenerate BPF objects and bindings (clang from Debian), deepcopy, CRDs, manifests
 	@deploy/packages.sh generate
 	$(GO) generate ./bpf ./controller/v1alpha1
+	cd deploy/helm && $(GO) run .
 
 fresh: generate ## fail when a generated file or go.mod is not what the sources give
 	$(GO) mod tidy -diff
 	cd deploy/cluster/kubernetes && $(GO) mod tidy -diff
 	cd deploy/image && $(GO) mod tidy -diff
-	git diff --exit-code -- bpf controller/v1alpha1 deploy/crds
+	cd deploy/helm && $(GO) mod tidy -diff
+	git diff --exit-code -- bpf controller/v1alpha1 deploy/crds deploy/chart deploy/kubernetes
 
 lint: ## go vet and golangci-lint
 	$(GO) vet ./...
 	$(LINT) run ./...
 	cd deploy/image && $(LINT) run ./...
+	cd deploy/helm && $(LINT) run ./...
 
 kubernetes: ## Kubernetes from Go modules, for tests; the first time takes ten minutes
 	@deploy/cluster/kubernetes/build.sh
@@ -39,6 +42,7 @@ test: kubernetes ## every test; root runs the splice's too, other users run with
 	@deploy/packages.sh test
 	$(GO) test ./...
 	cd deploy/image && $(GO) test ./...
+	cd deploy/helm && $(GO) test ./...
 	@$(WITHOUT_ROOT)
 
 race: kubernetes ## every test under the race detector

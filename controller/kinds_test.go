@@ -5,6 +5,7 @@ package controller_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -95,6 +96,30 @@ func TestKindsComeAndGo(t *testing.T) {
 	w.apply(store)
 	w.until("the TCPRoute that came back", func() string { return w.attached("gw", map[gwv1.SectionName]int32{"tls": 1, "tcp": 1}) })
 	w.untilProgrammed("gw")
+	w.untilProgrammed("web")
+}
+
+// TestTheMissingGatewayAPIIsNamed starts a controller in a cluster without the
+// Gateway API, which the log tells with the cure; then it comes.
+func TestTheMissingGatewayAPIIsNamed(t *testing.T) {
+	const gateways = "gateways.gateway.networking.k8s.io"
+	w := newWorld(t)
+	w.remove(gateways)
+	w.Cleanup(func() {
+		if err := server.Install(context.Background(), gateways); err != nil {
+			t.Error(err)
+		}
+	})
+	w.start("a", nil)
+	w.node("n1", "192.0.2.1")
+	w.until("the log to name the cure", func() string {
+		if !strings.Contains(w.log.String(), "kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api/") {
+			return "it does not"
+		}
+		return ""
+	})
+	w.must(server.Install(t.Context(), gateways))
+	w.apply(webRoute)
 	w.untilProgrammed("web")
 }
 

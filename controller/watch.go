@@ -33,7 +33,12 @@ type watch struct {
 	mu       sync.Mutex
 	kinds    []*watched
 	complete bool // all kinds that there are have been read once
+	bare     bool // the log has said that there is no Gateway API
 }
+
+// installGatewayAPI installs what is missing; it is for people, who may choose
+// another v1.6 or the experimental channel.
+const installGatewayAPI = "kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.6.3/standard-install.yaml"
 
 // watched is a kind with its informers.
 type watched struct {
@@ -90,6 +95,11 @@ func (w *watch) update(ctx context.Context) (waiting []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	definitions, known := w.definitions()
+	if bare := known && definitions[gatewayCRD] == nil; bare != w.bare {
+		if w.bare = bare; bare {
+			w.log.Warn("the cluster has no CRDs of the Gateway API, so there is nothing to serve; what installs them is the cure", "cure", installGatewayAPI)
+		}
+	}
 	news := false
 	for _, k := range w.kinds {
 		want := 0

@@ -121,6 +121,31 @@ func TestInstallingAgainLeavesTheClassAsItIs(t *testing.T) {
 	}
 }
 
+// An API server takes what the chart gives with its options, but for the
+// ServiceMonitor, whose CRD is the Prometheus operator's.
+func TestAnAPIServerTakesTheOptionsOfTheChart(t *testing.T) {
+	t.Cleanup(func() {
+		if err := apply(context.Background()); err != nil { // for other tests
+			t.Error(err)
+		}
+	})
+	for _, name := range []string{"options", "little"} {
+		text, err := os.ReadFile("../helm/testdata/" + name + ".yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var documents [][]byte
+		for d := range bytes.SplitSeq(append([]byte("\n"), text...), []byte("\n---")) {
+			if !bytes.Contains(d, []byte("\nkind: ServiceMonitor\n")) {
+				documents = append(documents, d)
+			}
+		}
+		if err := server.Apply(t.Context(), bytes.Join(documents, []byte("\n---"))); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // rules lists what a ServiceAccount of ours may do in a namespace, and not
 // every other ServiceAccount: one line per group and resource.
 func rules(t *testing.T, account, in string) []string {
