@@ -61,6 +61,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/sluice-gateway/sluice/controller/infrastructure"
+	"github.com/sluice-gateway/sluice/controller/patient"
 	"github.com/sluice-gateway/sluice/controller/translate"
 )
 
@@ -104,6 +105,7 @@ func New(o Options) (*Controller, error) {
 	logger := logr.FromSlogHandler(o.Log.Handler())
 	log.SetLogger(logger) // of what controller-runtime makes on its own
 	config := rest.CopyConfig(o.Config)
+	patient.Watches(config)
 	config.QPS = -1 // requests are bounded by concurrency, and by the API server's own fairness
 	c := &Controller{namespace: o.Namespace}
 	metricsAddress := o.Metrics

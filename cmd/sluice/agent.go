@@ -7,7 +7,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"os"
 	"strings"
@@ -33,16 +32,8 @@ func (f *clusterFlags) register(flags *flag.FlagSet) {
 	flags.StringVar(&f.namespace, "namespace", cmp.Or(os.Getenv("POD_NAMESPACE"), "sluice-system"), "`namespace` of Sluice itself (default $POD_NAMESPACE)")
 }
 
-// config says how to reach the API server, which may be away for a while.
+// config says how to reach the API server.
 func (f *clusterFlags) config() (*rest.Config, error) {
-	c, err := f.load()
-	if err == nil {
-		c.Wrap(func(next http.RoundTripper) http.RoundTripper { return patient{next} })
-	}
-	return c, err
-}
-
-func (f *clusterFlags) load() (*rest.Config, error) {
 	if f.kubeconfig == "" {
 		c, err := rest.InClusterConfig()
 		if err != nil {

@@ -31,6 +31,7 @@ import (
 
 	"github.com/sluice-gateway/sluice/agent/config"
 	"github.com/sluice-gateway/sluice/controller/endpoints"
+	"github.com/sluice-gateway/sluice/controller/patient"
 	"github.com/sluice-gateway/sluice/controller/publication"
 )
 
@@ -104,6 +105,7 @@ func New(o Options) (*Source, error) {
 // newClient makes a client whose connections can be closed.
 func newClient(c *rest.Config) (kubernetes.Interface, *connrotation.Dialer, error) {
 	c = rest.CopyConfig(c)
+	patient.Watches(c)
 	dial := c.Dial
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext // as client-go does
