@@ -19,14 +19,14 @@ import (
 // TestCAsOfConfigMapsAreFollowed takes CA certificates away, brings them back
 // and breaks them, for the clients of a Gateway and for its backends.
 func TestCAsOfConfigMapsAreFollowed(t *testing.T) {
-	c := newCluster(t)
-	bundle := string(c.secret("www", "www.example.com"))
-	c.apply(`
+	w := newWorld(t)
+	bundle := string(w.keyPair("www", "www.example.com"))
+	w.apply(`
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: gw, namespace: NS}
 spec:
-  gatewayClassName: sluice
+  gatewayClassName: CLASS
   tls: {frontend: {default: {validation: {caCertificateRefs: [{group: "", kind: ConfigMap, name: people}]}}}}
   listeners:
   - {name: https, protocol: HTTPS, port: 443, tls: {certificateRefs: [{name: www}]}}
@@ -51,29 +51,29 @@ spec:
   targetRefs: [{group: "", kind: Service, name: redis}]
   validation: {hostname: redis.example.com, caCertificateRefs: [{group: "", kind: ConfigMap, name: machines}]}
 `)
-	c.replica("a")
+	w.start("a", nil)
 	write := func(name, text string) {
 		t.Helper()
-		want := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: c.namespace, Name: name}, Data: map[string]string{translate.AuthorityKey: text}}
-		if have := want.DeepCopy(); c.Get(t.Context(), client.ObjectKeyFromObject(want), have) == nil {
+		want := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: name}, Data: map[string]string{translate.AuthorityKey: text}}
+		if have := want.DeepCopy(); root.Get(t.Context(), client.ObjectKeyFromObject(want), have) == nil {
 			have.Data = want.Data
-			c.must(c.Update(t.Context(), have))
+			w.must(root.Update(t.Context(), have))
 			return
 		}
-		c.must(c.Create(t.Context(), want))
+		w.must(root.Create(t.Context(), want))
 	}
 	remove := func(name string) {
 		t.Helper()
-		c.must(c.Delete(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: c.namespace, Name: name}}))
+		w.must(root.Delete(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: name}}))
 	}
 	// told waits until listener and policy have these reasons for Accepted, and
 	// the nodes as many bundles.
 	told := func(step, listener, policy string, bundles int) {
 		t.Helper()
-		c.eventually(step, func() string {
-			g := c.gateway()
+		w.until(step, func() string {
+			g := get(w, "gw", &gwv1.Gateway{})
 			var p gwv1.BackendTLSPolicy
-			c.must(c.Get(t.Context(), client.ObjectKey{Namespace: c.namespace, Name: "redis"}, &p))
+			w.must(root.Get(t.Context(), client.ObjectKey{Namespace: w.ns, Name: "redis"}, &p))
 			got := [2]string{}
 			if len(g.Status.Listeners) == 2 {
 				got[0] = reason(g.Status.Listeners[0].Conditions)
@@ -82,9 +82,9 @@ spec:
 				got[1] = reason(p.Status.Ancestors[0].Conditions)
 			}
 			n := -1
-			if s := c.published(); s != nil {
+			if s := w.part("gw"); s != nil {
 				part, err := publication.Decode(s)
-				c.must(err)
+				w.must(err)
 				n = len(part.Authorities)
 			}
 			if want := [2]string{listener, policy}; got != want || n != bundles {

@@ -178,25 +178,27 @@ func (c *Controller) observe(k *kind, old, now client.Object) {
 		o = old
 	}
 	news, name := c.loop.news, types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}
+	key, version := translate.Key{Kind: k.name, Namespace: name.Namespace, Name: name.Name}, ""
+	if now != nil {
+		version = now.GetResourceVersion()
+	}
 	switch k.name {
 	case leaseKind:
 		if c.nodes.observe(o.(*coordinationv1.Lease), now == nil) {
 			news.nodes()
 		}
 	case secretKind:
-		// Among those of Sluice's namespace may be one that has the name of ours.
-		if c.loop.secrets.wants(name) || name.Namespace == c.namespace && c.publisher.observe(old, now) {
+		switch {
+		case c.loop.secrets.wants(name):
 			news.more()
+		case name.Namespace == c.namespace && c.publisher.observe(old, now):
+			news.object(key, version) // one that has the name of ours, it may be
 		}
 	case configMapKind:
 		if c.loop.configMaps.wants(name) {
 			news.more()
 		}
 	default:
-		version := ""
-		if now != nil {
-			version = now.GetResourceVersion()
-		}
-		news.object(translate.Key{Kind: k.name, Namespace: name.Namespace, Name: name.Name}, version)
+		news.object(key, version)
 	}
 }

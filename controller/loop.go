@@ -169,10 +169,12 @@ func (l *loop) forget(ctx context.Context) {
 }
 
 // outdated tells whether there is anything else to translate than last time.
-// That statuses changed which this replica wrote is nothing.
+// That something changed which this replica wrote is nothing.
 func (l *loop) outdated(due time.Time, live []publication.Node) bool {
 	changed := l.news.take()
-	maps.DeleteFunc(changed, l.statusWriter.isOwn)
+	maps.DeleteFunc(changed, func(k translate.Key, version string) bool {
+		return l.statusWriter.isOwn(k, version) || l.publisher.isOwn(k, version)
+	})
 	return len(changed) > 0 || !time.Now().Before(due) || !maps.Equal(addresses(live), l.addresses)
 }
 

@@ -140,6 +140,14 @@ func (p *publisher) observe(old, now client.Object) (news bool) {
 	return o == nil // one that was in the way, it may be
 }
 
+// isOwn tells whether a version of a Secret is what we published.
+func (p *publisher) isOwn(k translate.Key, version string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	o := p.published[p.gateways[k.Name]]
+	return k.Kind == secretKind && k.Namespace == p.namespace && o != nil && strconv.FormatUint(o.version, 10) == version
+}
+
 // state returns what is published and what is refused, with the reason.
 func (p *publisher) state() (map[string]*published, map[string]string) {
 	p.mu.Lock()

@@ -22,10 +22,8 @@ import (
 	"github.com/sluice-gateway/sluice/controller/publication"
 )
 
-// runner is a controller that runs, with its own way to the API server.
+// runner is a controller that runs.
 type runner struct {
-	w    *world
-	link *link
 	stop func() // ends it, once or more often
 }
 
@@ -35,8 +33,24 @@ func (w *world) start(identity string, by *writes) *runner {
 	w.Helper()
 	config, err := server.ServiceAccount(w.Context(), system, "sluice-controller")
 	w.must(err)
-	r := &runner{w: w, link: newLink(w, strings.TrimPrefix(config.Host, "https://"))}
-	config.Host = "https://" + r.link.listener.Addr().String()
+	return w.run(identity, config, by)
+}
+
+// startBehindLink is start with a way to the API server that can be cut.
+func (w *world) startBehindLink(identity string, by *writes) (*runner, *link) {
+	w.Helper()
+	config, err := server.ServiceAccount(w.Context(), system, "sluice-controller")
+	w.must(err)
+	l := newLink(w, strings.TrimPrefix(config.Host, "https://"))
+	w.Cleanup(l.close) // after the controller's end
+	config.Host = "https://" + l.listener.Addr().String()
+	r := w.run(identity, config, by)
+	w.Cleanup(func() { l.mend() }) // before it
+	return r, l
+}
+
+func (w *world) run(identity string, config *rest.Config, by *writes) *runner {
+	w.Helper()
 	if by != nil {
 		by.of(config, identity)
 	}
@@ -45,14 +59,12 @@ func (w *world) start(identity string, by *writes) *runner {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(ctx) }()
-	r.stop = sync.OnceFunc(func() {
-		r.link.mend()
+	r := &runner{stop: sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			w.Error(err)
 		}
-		r.link.close()
-	})
+	})}
 	w.Cleanup(r.stop)
 	return r
 }
@@ -246,6 +258,16 @@ func (a *agent) Report() config.Report {
 		out.Listeners[l.Name] = a.failures[l.Name]
 	}
 	return out
+}
+
+// chain is that of the first certificate, "" without one.
+func (a *agent) chain() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.applied == nil || len(a.applied.Certificates) == 0 {
+		return ""
+	}
+	return string(a.applied.Certificates[0].Chain)
 }
 
 // fail makes a listener fail, "" makes it work.

@@ -50,18 +50,21 @@ func TestAnotherReplicaTakesOverFromOneThatIsCutOff(t *testing.T) {
 	w.keyPair("shop", "shop.example")
 	w.apply(store)
 	w.node("n1", "192.0.2.1")
-	a := w.start("a", ws)
+	_, link := w.startBehindLink("a", ws)
 	w.untilProgrammed("gw")
 	w.start("b", ws)
-	a.link.cut()
+	link.cut()
 	w.change(1001)
-	a.link.mend()
+	link.mend()
 	w.change(1002)
 	w.change(1003)
 	if got := ws.writers(); !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("writers were %q, want a and then b: %v", got, ws.all())
 	}
 }
+
+// longerThanALead is longer than a Lease that nobody renews.
+const longerThanALead = 16 * time.Second
 
 // TestTheControllerOutlivesTheAPIServer stops it, so that connections are
 // refused, and freezes it, so that they hang, for longer than a lead lasts.
@@ -70,12 +73,12 @@ func TestTheControllerOutlivesTheAPIServer(t *testing.T) {
 		"stopped": func(w *world) {
 			w.restarted = true
 			w.must(server.Stop())
-			time.Sleep(20 * time.Second)
+			time.Sleep(longerThanALead)
 			w.must(server.Restart(w.Context()))
 		},
 		"frozen": func(w *world) {
 			w.must(server.Pause())
-			time.Sleep(20 * time.Second)
+			time.Sleep(longerThanALead)
 			w.must(server.Resume())
 		},
 	} {
