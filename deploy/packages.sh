@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Installs the Debian packages that a task needs and that are missing.
-# usage: deploy/packages.sh demo|test|generate|bench|cluster
+# usage: deploy/packages.sh demo|test|generate|bench|cluster|services
 set -eu
 
 case "${1:-}" in
@@ -13,7 +13,10 @@ generate) want="clang-14 llvm-14" ;;
 bench)    want="haproxy nginx libnginx-mod-stream iproute2" ;;
 cluster)  want="containerd runc containernetworking-plugins iptables nftables conntrack iproute2 openssl procps
 	util-linux bpftool ca-certificates" ;;
-*)        echo "usage: $0 demo|test|generate|bench|cluster" >&2; exit 2 ;;
+# Servers for images, and their clients: deploy/e2e/services.sh.
+services) want="postgresql-15 postgresql-client-15 mariadb-server-core mariadb-client-core redis-server redis-tools
+	mosquitto mosquitto-clients socat" ;;
+*)        echo "usage: $0 demo|test|generate|bench|cluster|services" >&2; exit 2 ;;
 esac
 
 missing=""

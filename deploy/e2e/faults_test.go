@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
 // outage is how long a part of the cluster is away.
@@ -124,7 +126,8 @@ func TestAgentKilled(t *testing.T) {
 	kubectl(t, "-n", sluice, "rollout", "status", "daemonset/sluice-agent", "--timeout=120s")
 }
 
-// A node that is cut off loses its addresses to another.
+// A node that is cut off under load loses its addresses to another, whose own
+// connections do not notice.
 func TestNodeCutOff(t *testing.T) {
 	g := serveGateway(t)
 	holder := g.holder(t)
@@ -139,6 +142,17 @@ func TestNodeCutOff(t *testing.T) {
 		t.Logf("afterwards %s has %s", g.holder(t), g.address)
 		within(t, time.Minute, func() error { return g.answers(holder+".e2e.test", holder) })
 	})
+	undisturbed := startLoad(t, g.heldBy(t, other), 20, 20, other+".e2e.test")
+	for range 20 { // these go with the node
+		c, err := g.dial(other + ".e2e.test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.tls.Close()
+		if err := c.exchange(100 << 10); err != nil {
+			t.Fatal(err)
+		}
+	}
 	start := time.Now()
 	link("down")
 	within(t, time.Minute, func() error { // SYNs into the dark must not delay what is measured
@@ -152,4 +166,26 @@ func TestNodeCutOff(t *testing.T) {
 	l := startLoad(t, g, 10, 20, other+".e2e.test")
 	time.Sleep(5 * time.Second)
 	l.end(t)
+	undisturbed.end(t)
+}
+
+// heldBy makes more Gateways, until a node holds the address of one.
+func (g *gateway) heldBy(t *testing.T, node string) *gateway {
+	t.Helper()
+	for i := range 20 {
+		name := fmt.Sprintf("more-%d", i)
+		text := objects[:strings.Index(objects, "---")] + strings.NewReplacer("@NAME@", name, "@SERVICE@", node).Replace(route)
+		text = strings.ReplaceAll(text, "{name: gateway}", "{name: "+name+"}")
+		text = strings.ReplaceAll(text, "["+name+".e2e.test]", "["+node+".e2e.test]")
+		mustCommand(t, text, "kubectl.sh", "-n", g.namespace, "apply", "-f", "-")
+		kubectl(t, "-n", g.namespace, "wait", "--for=condition=Programmed", "--timeout=120s", "gateway/"+name)
+		more := &gateway{namespace: g.namespace, nodes: g.nodes, roots: g.roots,
+			address: get(t, g.namespace, name, &gatewayv1.Gateway{}).Status.Addresses[0].Value}
+		if more.holder(t) == node {
+			within(t, time.Minute, func() error { return more.answers(node+".e2e.test", node) })
+			return more
+		}
+	}
+	t.Fatalf("of 20 addresses %s holds none", node)
+	return nil
 }

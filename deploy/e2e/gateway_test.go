@@ -152,6 +152,8 @@ func sign(serial int64, parent *x509.Certificate, signer *ecdsa.PrivateKey) (*ec
 	if parent == nil {
 		template.IsCA, parent, signer = true, template, key
 		template.KeyUsage = x509.KeyUsageCertSign
+	} else {
+		template.Subject.CommonName = "e2e server" // OpenSSL takes one with its issuer's name for self-signed
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
 	if err != nil {

@@ -13,6 +13,7 @@ work=$(mktemp -d)
 trap '"$here/down.sh"; rm -rf "$work"' EXIT
 "$here/down.sh"
 CGO_ENABLED=0 go test -c -tags e2e -o "$work/e2e.test" .
+[ "${NODES:-2}" = 1 ] || "$repository/deploy/packages.sh" services
 "$here/up.sh" "${NODES:-2}"
 "$here/install.sh"
 "$here/in.sh" client env KUBECONFIG="$run/pki/admin.kubeconfig" \
