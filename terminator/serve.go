@@ -85,29 +85,22 @@ func (s *Server) decide(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	c := leg.c
 	name := normalName(hello.ServerName)
 	c.set(func(i *Connection) { i.SNI = name })
-	l, ok := c.port.byName.find(name)
-	if !ok {
+	d := c.port.decide(name)
+	v.passthrough, v.http = d.passthrough, d.http
+	switch {
+	case d.listener == nil:
 		// A reset and no alert: the Gateway API wants names that nobody serves
 		// to be refused at TCP (conformance, TLSRouteHostnameIntersection).
-		v.end = endNoListener
+		v.end = d.end
 		return nil, errVerdict
-	}
-	if !c.enter(l) {
+	case !c.enter(d.listener):
 		v.end = endLimit
 		return nil, errVerdict
-	}
-	if l.config.NotServed != "" {
-		v.end = endNotServed
+	case d.end != "":
+		v.end = d.end
 		return nil, errVerdict
 	}
-	v.passthrough = l.config.TLS.Passthrough
-	v.http = !v.passthrough && l.claimsHTTP(name)
-	if !v.http {
-		r, ok := l.l4.find(name)
-		if !ok {
-			v.end = endNoRoute
-			return nil, errVerdict
-		}
+	if r := d.route; r != nil {
 		v.route, v.backend = r.name, balance.Choose(r.refs)
 		if v.backend == nil || len(v.backend.Endpoints()) == 0 {
 			c.set(func(i *Connection) { i.Route = r.name })
@@ -118,7 +111,7 @@ func (s *Server) decide(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	switch {
 	case v.passthrough:
 		return nil, errVerdict
-	case l.err != nil:
+	case d.listener.err != nil:
 		v.end, v.alert = endNotServed, alertInternalError
 		return nil, errVerdict
 	}
@@ -130,10 +123,7 @@ func (s *Server) decide(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		<-s.crypto
 		leg.OnWait = nil
 	}
-	if v.http {
-		return l.forHTTP, nil
-	}
-	return l.forL4, nil
+	return d.config(), nil
 }
 
 // handshake runs TLS until there is a verdict and, when that is to terminate,

@@ -33,6 +33,9 @@ func (e *Endpoint) Release() { e.active.Add(-1) }
 // Failed makes the endpoint the last choice for a while.
 func (e *Endpoint) Failed(now time.Time) { e.retryAt.Store(now.Add(penalty).UnixNano()) }
 
+// Well tells whether the endpoint has not failed of late.
+func (e *Endpoint) Well(now time.Time) bool { return e.retryAt.Load() <= now.UnixNano() }
+
 // Works takes back what Failed said.
 func (e *Endpoint) Works() {
 	if e.retryAt.Load() != 0 {
@@ -64,7 +67,7 @@ func (b *Backend) Pick(now time.Time, tried []*Endpoint) *Endpoint {
 	var best *Endpoint
 	well := 0
 	for _, e := range all {
-		if e.retryAt.Load() <= now.UnixNano() && !slices.Contains(tried, e) {
+		if e.Well(now) && !slices.Contains(tried, e) {
 			well++
 		}
 	}
@@ -79,7 +82,7 @@ func (b *Backend) Pick(now time.Time, tried []*Endpoint) *Endpoint {
 		var first, second *Endpoint
 		n := 0
 		for _, e := range all {
-			if e.retryAt.Load() > now.UnixNano() || slices.Contains(tried, e) {
+			if !e.Well(now) || slices.Contains(tried, e) {
 				continue
 			}
 			if n == i {

@@ -169,12 +169,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "CONNECT is not served", http.StatusNotImplemented)
 		return
 	}
-	target, ok := normalized(r.URL)
+	rule, target, ok := Match(l.Hosts, r)
 	if !ok {
 		http.Error(w, "the target of the request has no clear meaning", http.StatusBadRequest)
 		return
 	}
-	rule := find(l.Hosts, host, target.Path, r)
 	if rule != nil {
 		rec.Route = rule.Route
 	}

@@ -61,6 +61,16 @@ func resolveDots(escaped string) string {
 	return strings.Join(out, "/")
 }
 
+// Match returns the rule for a request, nil when there is none, and its target
+// without dot segments. It reports false where the target has no clear meaning.
+func Match(hosts []config.HTTPHost, r *http.Request) (*config.HTTPRule, url.URL, bool) {
+	target, ok := normalized(r.URL)
+	if !ok {
+		return nil, target, false
+	}
+	return find(hosts, hostname(r.Host), target.Path, r), target, true
+}
+
 // find returns the rule for a request, nil when there is none.
 func find(hosts []config.HTTPHost, host, path string, r *http.Request) *config.HTTPRule {
 	i := slices.IndexFunc(hosts, func(h config.HTTPHost) bool { return config.MatchHostname(h.Hostname, host) })
