@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-gateway/sluice/terminator"
 )
 
 // listenAdmin opens the admin socket, mode 0600: who may open the file may ask
@@ -75,12 +77,45 @@ func socketPath(path string) error {
 	return nil
 }
 
-// adminHandler serves what "sluice status" and "sluice conns" show.
+// adminHandler serves what "sluice status", conns, certs and explain show.
 func (a *Agent) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, a.Status()) })
 	mux.HandleFunc("GET /connections", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, a.Connections()) })
+	mux.HandleFunc("GET /certificates", func(w http.ResponseWriter, r *http.Request) {
+		c := Certificates{Names: a.opts.Server.Certificates(r.FormValue("name")), Certificates: []CertificateStatus{}}
+		if current := a.current.Load(); current != nil {
+			c.Certificates = append(c.Certificates, current.certificates...)
+		}
+		writeJSON(w, c)
+	})
+	mux.HandleFunc("GET /routes", func(w http.ResponseWriter, _ *http.Request) {
+		if a.opts.Routes == nil {
+			http.Error(w, "this agent serves what a controller publishes and has no route objects; ask the cluster, with -kubeconfig", http.StatusNotFound)
+			return
+		}
+		writeJSON(w, a.opts.Routes())
+	})
+	mux.HandleFunc("POST /explain", func(w http.ResponseWriter, r *http.Request) {
+		var q terminator.Question
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10)).Decode(&q); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		x, err := a.opts.Server.Explain(q)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusConflict)
+			return
+		}
+		writeJSON(w, x)
+	})
 	return mux
+}
+
+// Certificates are those that a node serves, and which of them a name gets.
+type Certificates struct {
+	Names        []terminator.NamedCertificate `json:"names"`
+	Certificates []CertificateStatus           `json:"certificates"`
 }
 
 func writeJSON(w http.ResponseWriter, v any) {

@@ -41,6 +41,8 @@ type Options struct {
 	// Resources optionally tells what the source of the snapshots says about
 	// them, for the status, and how many problems it sees, for the metrics.
 	Resources func() (status any, problems int)
+	// Routes optionally tells what became of the routes that the source has.
+	Routes func() any
 	// Collectors are further metrics: of the source, of what else the node has.
 	Collectors []prometheus.Collector
 	// Log is required.
@@ -210,7 +212,7 @@ func (a *Agent) publish(s *config.Snapshot) config.Report {
 	report := a.opts.Server.Apply(tcp)
 	maps.Copy(report.Listeners, a.udp.Apply(datagrams))
 	report.Hash = s.Hash()
-	a.current.Store(&applied{snapshot: s, hash: report.Hash, at: time.Now(), certificates: describe(s)})
+	a.current.Store(&applied{snapshot: s, hash: report.Hash, at: time.Now(), certificates: Describe(s)})
 	return report
 }
 

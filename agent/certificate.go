@@ -35,7 +35,9 @@ type CertificateStatus struct {
 	Issuer   string   `json:"issuer,omitempty"`
 	DNSNames []string `json:"dnsNames,omitempty"`
 	// KeyType is like "ECDSA P-256" or "RSA 2048".
-	KeyType   string    `json:"keyType,omitempty"`
+	KeyType string `json:"keyType,omitempty"`
+	// Chain are the subjects of the certificates behind the leaf.
+	Chain     []string  `json:"chain,omitempty"`
 	NotBefore time.Time `json:"notBefore,omitzero"`
 	NotAfter  time.Time `json:"notAfter,omitzero"`
 }
@@ -78,15 +80,18 @@ func uses(s *config.Snapshot) (certificates, authorities map[string][]string) {
 	return certificates, authorities
 }
 
-// describe tells about the certificates of a snapshot, which has none that do
+// Describe tells about the certificates of a snapshot, which has none that do
 // not parse.
-func describe(s *config.Snapshot) []CertificateStatus {
+func Describe(s *config.Snapshot) []CertificateStatus {
 	out := make([]CertificateStatus, 0, len(s.Certificates)+len(s.Authorities))
 	certificates, authorities := uses(s)
 	for _, c := range s.Certificates {
 		of := CertificateStatus{Name: c.Name, Uses: certificates[c.Name]}
 		if all := parse(c.Chain); len(all) > 0 {
 			of.fill(all[0])
+			for _, issuer := range all[1:] {
+				of.Chain = append(of.Chain, issuer.Subject.String())
+			}
 		}
 		out = append(out, of)
 	}

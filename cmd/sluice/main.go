@@ -7,6 +7,8 @@
 //	sluice controller  decide, for all nodes of a cluster, what they serve
 //	sluice status      show gateways, routes, certificates and what is wrong
 //	sluice conns       show the open connections
+//	sluice certs       show which certificate a server name gets
+//	sluice explain     say what became of a route, or would of a connection
 //	sluice lint        check files before they are served
 //	sluice doctor      check what the splice needs on this machine
 //	sluice version     print the version
@@ -37,6 +39,8 @@ var commands = []command{
 	{"controller", "", "decide, for all nodes of a cluster, what they serve", clusterController},
 	{"status", "", "show gateways, routes, certificates and what is wrong", status},
 	{"conns", "", "show the open connections", conns},
+	{"certs", "[NAME]", "show which certificate a server name gets", certs},
+	{"explain", "WHAT", "say what became of a route, or would of a connection", explain},
 	{"lint", "", "check files before they are served", lint},
 	{"doctor", "", "check what the splice needs on this machine", doctor},
 	{"version", "", "print the version", version},
@@ -120,8 +124,12 @@ func parse(flags *flag.FlagSet, args []string, want ...string) error {
 		rest, args = append(rest, flags.Arg(0)), flags.Args()[1:]
 	}
 	_ = flags.Parse(rest) // there is none among them
+	need := len(want)
+	if need > 0 && strings.HasPrefix(want[need-1], "[") {
+		need--
+	}
 	switch {
-	case flags.NArg() < len(want):
+	case flags.NArg() < need:
 		return usageError("missing argument " + want[flags.NArg()])
 	case flags.NArg() > len(want):
 		return usageError(fmt.Sprintf("unexpected argument %q", flags.Arg(len(want))))

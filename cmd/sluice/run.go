@@ -135,7 +135,7 @@ func run(e *env, flags *flag.FlagSet, args []string) error {
 
 	src := &source{dir: flags.Arg(0), log: log, nodeAddresses: nodeAddresses()}
 	opts := f.options(log, accessLog)
-	opts.Resources = src.report
+	opts.Resources, opts.Routes = src.report, src.routes
 	reread := make(chan os.Signal, 1)
 	signal.Notify(reread, syscall.SIGHUP)
 	defer signal.Stop(reread)

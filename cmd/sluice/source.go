@@ -43,6 +43,7 @@ type source struct {
 	statuses  []translate.Status
 	problems  []string // of files, objects and the node, as they were logged
 	warnings  []string // of objects, as they were logged
+	views     []translate.RouteView
 }
 
 // resourceStatus is the part of the status that speaks of files and objects.
@@ -127,6 +128,13 @@ func (s *source) report() (status any, problems int) {
 	return resourceStatus{s.files, listenerSpecs(&s.resources), s.statuses, s.problems}, len(s.problems)
 }
 
+// routes tells what became of the routes.
+func (s *source) routes() any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.views
+}
+
 // refresh brings the agent in line with the resources and the statuses in line
 // with the agent. The caller holds mu.
 func (s *source) refresh() {
@@ -137,6 +145,7 @@ func (s *source) refresh() {
 		s.hold(t.Snapshot.Addresses)
 		s.snapshot, s.hash = t.Snapshot, hash
 	}
+	s.views = t.Routes()
 	s.statuses = t.Statuses(translate.Feedback{Reports: []config.Report{s.served()}})
 	s.tell()
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -12,6 +13,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/url"
+	"strings"
 	"syscall"
 	"time"
 
@@ -55,12 +57,22 @@ func status(e *env, flags *flag.FlagSet, args []string) error {
 	return nil
 }
 
-// ask gets what the agent at the admin socket says about something.
-func ask(admin, what string) ([]byte, error) {
+// ask gets what the agent at the admin socket says about something, or what it
+// answers to a question.
+func ask(admin, what string, question ...any) ([]byte, error) {
 	if admin == "" {
 		return nil, usageError("-admin needs a path")
 	}
-	resp, err := agent.AdminClient(admin).Get("http://agent/" + what)
+	resp, err := func() (*http.Response, error) {
+		if len(question) == 0 {
+			return agent.AdminClient(admin).Get("http://agent/" + what)
+		}
+		body, err := json.Marshal(question[0])
+		if err != nil {
+			return nil, err
+		}
+		return agent.AdminClient(admin).Post("http://agent/"+what, "application/json", bytes.NewReader(body))
+	}()
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		err = e.Err // the address in it is ours
 	}
@@ -75,7 +87,7 @@ func ask(admin, what string) ([]byte, error) {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
-		err = errors.New(resp.Status)
+		err = errors.New(cmp.Or(strings.TrimSpace(string(body)), resp.Status))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("admin socket %s: %w", admin, err)

@@ -107,6 +107,13 @@ func (t *Translation) Routes() []RouteView {
 	return out
 }
 
+// Wrong tells whether the route does not carry all that it asks for.
+func (v *RouteView) Wrong() bool {
+	return len(v.Problems) > 0 || slices.ContainsFunc(v.Parents, func(p ParentView) bool {
+		return p.Refused != "" || slices.ContainsFunc(p.Listeners, func(l ListenerView) bool { return len(l.Superseded) > 0 || l.Attached && l.NotServed != "" })
+	})
+}
+
 func (p *parent) view(r *route) ParentView {
 	v := ParentView{Object: parentKey(r, p.ref), Ref: p.ref, Refused: p.rejected.message}
 	for _, l := range p.of {
