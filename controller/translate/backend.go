@@ -180,6 +180,30 @@ func portsText(s *corev1.Service) string {
 // newBackend gathers the endpoints of a Service port.
 func (t *translator) newBackend(key string, s *corev1.Service, port *corev1.ServicePort) *backend {
 	b := &backend{config: config.Backend{Name: key}}
+	if port.Protocol != corev1.ProtocolUDP { // nobody makes TLS, or HTTP, of datagrams
+		t.readProtocol(b, s, port)
+	}
+	if s.Spec.Type == corev1.ServiceTypeExternalName {
+		host := strings.ToLower(strings.TrimSuffix(s.Spec.ExternalName, "."))
+		if host == "" {
+			b.warning = fmt.Sprintf("Service %s has type ExternalName without externalName", nameOf(s))
+			return b
+		}
+		b.config.Endpoints = []config.Endpoint{{Host: host, Port: uint16(port.Port)}}
+		return b
+	}
+	service := serviceOf(s, port)
+	if t.ByNode {
+		b.config.Service = &service
+		return b
+	}
+	b.config.Endpoints, b.warning = endpoints.Select(service, t.slices[nameOf(s)], endpoints.Place{})
+	return b
+}
+
+// readProtocol finds out what a Service port speaks: the policy that holds for
+// it, and its appProtocol.
+func (t *translator) readProtocol(b *backend, s *corev1.Service, port *corev1.ServicePort) {
 	policy := t.policyOf(nameOf(s), port)
 	if policy != nil {
 		b.config.TLS = &policy.tls
@@ -205,22 +229,6 @@ func (t *translator) newBackend(key string, s *corev1.Service, port *corev1.Serv
 				port.Port, nameOf(s), p)}
 		}
 	}
-	if s.Spec.Type == corev1.ServiceTypeExternalName {
-		host := strings.ToLower(strings.TrimSuffix(s.Spec.ExternalName, "."))
-		if host == "" {
-			b.warning = fmt.Sprintf("Service %s has type ExternalName without externalName", nameOf(s))
-			return b
-		}
-		b.config.Endpoints = []config.Endpoint{{Host: host, Port: uint16(port.Port)}}
-		return b
-	}
-	service := serviceOf(s, port)
-	if t.ByNode {
-		b.config.Service = &service
-		return b
-	}
-	b.config.Endpoints, b.warning = endpoints.Select(service, t.slices[nameOf(s)], endpoints.Place{})
-	return b
 }
 
 // serviceOf says where the endpoints of a Service port are found. An

@@ -82,7 +82,7 @@ func (t *translator) ancestors(p *policy) []*gateway {
 		}
 		for _, parent := range r.parents {
 			for _, a := range parent.attached {
-				if !a.listener.passthrough && !slices.Contains(out, a.listener.gateway) {
+				if !a.listener.passthrough && !r.udp() && !slices.Contains(out, a.listener.gateway) {
 					out = append(out, a.listener.gateway)
 				}
 			}
