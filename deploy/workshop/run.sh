@@ -17,5 +17,6 @@ CGO_ENABLED=0 go test -c -tags e2e -o "$work/workshop.test" .
 mkdir "$work/bin"
 printf '#!/bin/sh\nexec "%s" kubectl "$@"\n' "$kubernetes" >"$work/bin/kubectl"
 chmod +x "$work/bin/kubectl"
+CGO_ENABLED=0 go build -o "$work/bin/" ../../cmd/sluice
 "$here/in.sh" client env PATH="$work/bin:$PATH" KUBECONFIG="$run/pki/admin.kubeconfig" SCRIPTS="$here" \
 	"$work/workshop.test" -test.v -test.timeout 20m "$@"
