@@ -105,6 +105,12 @@ func Describe(s *config.Snapshot) []CertificateStatus {
 	return out
 }
 
+// DescribeCertificate tells about a certificate of anybody.
+func DescribeCertificate(of *x509.Certificate) (c CertificateStatus) {
+	c.fill(of)
+	return c
+}
+
 func (c *CertificateStatus) fill(of *x509.Certificate) {
 	c.Subject, c.Issuer, c.DNSNames = of.Subject.String(), of.Issuer.String(), of.DNSNames
 	c.NotBefore, c.NotAfter, c.KeyType = of.NotBefore, of.NotAfter, keyType(of)

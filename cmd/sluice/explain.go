@@ -29,17 +29,51 @@ func explain(e *env, flags *flag.FlagSet, args []string) error {
 	return usageError(fmt.Sprintf("%q is not one of [\"route\" \"conn\"]: sluice explain route NAMESPACE/NAME, or sluice explain conn PORT", flags.Arg(0)))
 }
 
-// explainConn asks what a connection would get.
-func explainConn(e *env, flags *flag.FlagSet, args []string) error {
-	var o origin
-	var q terminator.Question
-	o.register(flags)
+// questionFlags are the flags of a question.
+type questionFlags struct {
+	terminator.Question
+	alpn string
+}
+
+func (q *questionFlags) register(flags *flag.FlagSet) {
 	flags.TextVar(&q.Client, "from", netip.Addr{}, "`address` of the client")
 	flags.TextVar(&q.Local, "to", netip.Addr{}, "`address` that it connects to, where the port is on several")
 	flags.StringVar(&q.SNI, "sni", "", "server `name` that it asks for; the host of its request with HTTP")
-	alpn := flags.String("alpn", "", "comma-separated `protocols` that it offers")
+	flags.StringVar(&q.alpn, "alpn", "", "comma-separated `protocols` that it offers")
 	flags.StringVar(&q.Method, "method", "GET", "`method` of its request, where HTTP is served")
 	flags.StringVar(&q.Path, "path", "/", "`path` of its request, where HTTP is served")
+}
+
+func (q *questionFlags) question(port string) (terminator.Question, error) {
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 {
+		return q.Question, usageError(fmt.Sprintf("%q is not a port", port))
+	}
+	q.Port = uint16(n)
+	if q.alpn != "" {
+		q.ALPN = strings.Split(q.alpn, ",")
+	}
+	return q.Question, nil
+}
+
+// arguments are a question as it is asked in a command line.
+func arguments(q terminator.Question) []string {
+	out := []string{"-sni=" + q.SNI, "-alpn=" + strings.Join(q.ALPN, ","), "-method=" + q.Method, "-path=" + q.Path}
+	if q.Client.IsValid() {
+		out = append(out, "-from="+q.Client.String())
+	}
+	if q.Local.IsValid() {
+		out = append(out, "-to="+q.Local.String())
+	}
+	return append(out, strconv.Itoa(int(q.Port)))
+}
+
+// explainConn asks what a connection would get.
+func explainConn(e *env, flags *flag.FlagSet, args []string) error {
+	var o origin
+	var f questionFlags
+	o.register(flags)
+	f.register(flags)
 	output := flags.String("o", "text", "output `format`: text or json")
 	if err := parse(flags, args, "PORT"); err != nil {
 		return err
@@ -47,13 +81,9 @@ func explainConn(e *env, flags *flag.FlagSet, args []string) error {
 	if err := oneOf("-o", *output, "text", "json"); err != nil {
 		return err
 	}
-	port, err := strconv.ParseUint(flags.Arg(0), 10, 16)
-	if err != nil || port == 0 {
-		return usageError(fmt.Sprintf("%q is not a port", flags.Arg(0)))
-	}
-	q.Port = uint16(port)
-	if *alpn != "" {
-		q.ALPN = strings.Split(*alpn, ",")
+	q, err := f.question(flags.Arg(0))
+	if err != nil {
+		return err
 	}
 	x, err := o.explain(q)
 	if err != nil {

@@ -9,6 +9,7 @@
 //	sluice conns       show the open connections
 //	sluice certs       show which certificate a server name gets
 //	sluice explain     say what became of a route, or would of a connection
+//	sluice probe       connect as a client and say what it sees
 //	sluice lint        check files before they are served
 //	sluice doctor      check what the splice needs on this machine
 //	sluice version     print the version
@@ -41,6 +42,7 @@ var commands = []command{
 	{"conns", "", "show the open connections", conns},
 	{"certs", "[NAME]", "show which certificate a server name gets", certs},
 	{"explain", "WHAT", "say what became of a route, or would of a connection", explain},
+	{"probe", "HOST:PORT", "connect as a client and say what it sees", probe},
 	{"lint", "", "check files before they are served", lint},
 	{"doctor", "", "check what the splice needs on this machine", doctor},
 	{"version", "", "print the version", version},
@@ -66,25 +68,29 @@ func main() {
 
 // start runs the command that args name and returns the exit status.
 func start(e *env, args []string) int {
+	name, all := "sluice", commands
+	if isPlugin() {
+		name, all = "kubectl sluice", pluginCommands
+	}
 	if len(args) == 0 {
-		printUsage(e.stderr)
+		printUsage(e.stderr, name, all)
 		return 2
 	}
 	switch args[0] {
 	case "-h", "-help", "--help", "help":
-		printUsage(e.stdout)
+		printUsage(e.stdout, name, all)
 		return 0
 	}
-	for _, c := range commands {
+	for _, c := range all {
 		if c.name == args[0] {
-			return c.start(e, args[1:])
+			return c.start(e, name, args[1:])
 		}
 	}
-	fmt.Fprintf(e.stderr, "sluice: no command %q (see sluice help)\n", args[0])
+	fmt.Fprintf(e.stderr, "%s: no command %q (see %s help)\n", name, args[0], name)
 	return 2
 }
 
-func (c command) start(e *env, args []string) int {
+func (c command) start(e *env, name string, args []string) int {
 	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	err := c.run(e, flags, args)
@@ -95,15 +101,15 @@ func (c command) start(e *env, args []string) int {
 	case errors.Is(err, errWrong):
 		return 1
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprintf(e.stdout, "usage: %s\n\n%s.\n", strings.TrimSpace("sluice "+c.name+" [flags] "+c.args), c.short)
+		fmt.Fprintf(e.stdout, "usage: %s\n\n%s.\n", strings.TrimSpace(name+" "+c.name+" [flags] "+c.args), c.short)
 		flags.SetOutput(e.stdout)
 		flags.PrintDefaults()
 		return 0
 	case errors.As(err, &wrongUsage):
-		fmt.Fprintf(e.stderr, "sluice %s: %s (see sluice %s -h)\n", c.name, wrongUsage, c.name)
+		fmt.Fprintf(e.stderr, "%s %s: %s (see %s %s -h)\n", name, c.name, wrongUsage, name, c.name)
 		return 2
 	}
-	fmt.Fprintf(e.stderr, "sluice %s: %s\n", c.name, err)
+	fmt.Fprintf(e.stderr, "%s %s: %s\n", name, c.name, err)
 	return 1
 }
 
@@ -154,10 +160,10 @@ func hint(flags *flag.FlagSet, err string) string {
 	}
 }
 
-func printUsage(w io.Writer) {
-	fmt.Fprint(w, "Sluice terminates TLS for TCP services and splices the decrypted bytes into their sockets.\n\nusage: sluice COMMAND [flags] [DIR]\n\n")
-	for _, c := range commands {
-		fmt.Fprintf(w, "  %-10s %s\n", strings.TrimSpace(c.name+" "+c.args), c.short)
+func printUsage(w io.Writer, name string, all []command) {
+	fmt.Fprintf(w, "Sluice terminates TLS for TCP services and splices the decrypted bytes into their sockets.\n\nusage: %s COMMAND [flags] [ARGUMENT]\n\n", name)
+	for _, c := range all {
+		fmt.Fprintf(w, "  %-17s %s\n", strings.TrimSpace(c.name+" "+c.args), c.short)
 	}
-	fmt.Fprint(w, "\nsluice COMMAND -h shows the flags of a command.\n")
+	fmt.Fprintf(w, "\n%s COMMAND -h shows the flags of a command.\n", name)
 }

@@ -32,14 +32,7 @@ func (s *screen) print(v *statusView) {
 	for _, l := range v.Listeners {
 		open += l.Connections
 	}
-	state := "serving"
-	switch {
-	case v.Draining:
-		state = "draining"
-	case v.Snapshot == "":
-		state = "starting"
-	}
-	s.line("", "sluice %s, %s for %s, %d open connections", v.Version, state, age(s.now.Sub(v.Started)), open)
+	s.line("", "sluice %s, %s for %s, %d open connections", v.Version, v.state(), age(s.now.Sub(v.Started)), open)
 	s.splice(&v.Splice)
 	if len(v.Resources.Objects) > 0 {
 		s.gateways(v)
@@ -56,6 +49,16 @@ func (s *screen) print(v *statusView) {
 	}
 	s.list("WARNINGS", v.warnings())
 	s.list("PROBLEMS", v.Resources.Problems)
+}
+
+func (v *statusView) state() string {
+	switch {
+	case v.Draining:
+		return "draining"
+	case v.Snapshot == "":
+		return "starting"
+	}
+	return "serving"
 }
 
 func (s *screen) splice(v *agent.SpliceStatus) {

@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 // what it prints. Beside the commands of testscript there are:
 //
 //	expand FILE...         replaces $NAME in files: $PORT1, $PORT2 (free ports), $ECHO (port of an echo server)
-//	secret FILE NAME...    writes a Secret with a certificate for names
+//	secret FILE NAME...    writes a Secret with a certificate for names, and that into FILE.pem
 //	talk PORT NAME         sends a line over TLS with that server name, and wants it back
 //	refused PORT NAME      wants a handshake or an echo to fail
 //	until PATTERN CMD...   runs a program until its output matches, 10 seconds at most
@@ -74,6 +74,7 @@ func TestScripts(t *testing.T) {
 				c, err := newCertificate(time.Now().Add(time.Hour), args[1:]...)
 				ts.Check(err)
 				ts.Check(os.WriteFile(ts.MkAbs(args[0]), c.secret(args[1]), 0o600))
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]+".pem"), c.chain, 0o600))
 			},
 			"talk": func(ts *testscript.TestScript, _ bool, args []string) {
 				if err := talk(args[0], args[1]); err != nil {

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The plugin of kubectl asks every node, with the rights of who runs it.
+func TestThePluginAsksAllNodes(t *testing.T) {
+	g := serveGatewayOn(t, 1)
+	path := filepath.Join(t.TempDir(), "kubectl-sluice")
+	if out, err := exec.Command("go", "build", "-o", path, "../../cmd/sluice").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v: %s", err, out)
+	}
+	plugin := func(args ...string) (string, error) {
+		out, err := exec.Command(path, args...).CombinedOutput()
+		return string(out), err
+	}
+	sni := g.nodes[0] + ".e2e.test"
+	c, err := g.dial(sni)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var nodes []struct {
+		Node, Error string
+		Answer      json.RawMessage
+	}
+	out, err := plugin("status", "-o", "json")
+	if jsonErr := json.Unmarshal([]byte(out), &nodes); jsonErr != nil || err != nil {
+		t.Fatalf("status -o json: %v, %v in %s", err, jsonErr, out)
+	}
+	if len(nodes) != len(g.nodes) {
+		t.Errorf("%d nodes answer, want %q: %s", len(nodes), g.nodes, out)
+	}
+	out, err = plugin("status")
+	for _, n := range g.nodes {
+		if err != nil || !strings.Contains(out, n) {
+			t.Errorf("status: %v, no node %s in %s", err, n, out)
+		}
+	}
+	t.Logf("status:\n%s", out)
+	if out, err = plugin("conns"); err != nil || !strings.Contains(out, sni) {
+		t.Errorf("conns: %v, no %s in %s", err, sni, out)
+	}
+	if out, err = plugin("certs", sni); err != nil || !strings.Contains(out, sni) {
+		t.Errorf("certs: %v, no %s in %s", err, sni, out)
+	}
+	t.Logf("certs:\n%s", out)
+	const port = "443"
+	if out, err = plugin("explain", "conn", port, "-sni", sni); err != nil || !strings.Contains(out, "TLSRoute/") {
+		t.Errorf("explain conn: %v, no route in %s", err, out)
+	}
+	t.Logf("explain conn:\n%s", out)
+	if out, err = plugin("explain", "conn", port, "-sni", "nobody.invalid"); err == nil || !strings.Contains(out, "no_listener") && !strings.Contains(out, "no_route") {
+		t.Errorf("explain conn of a name that nobody serves: %v, %s", err, out)
+	}
+	if err := c.exchange(1 << 10); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.finish(); err != nil {
+		t.Error(err)
+	}
+}
