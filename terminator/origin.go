@@ -196,8 +196,8 @@ func (c *connection) secure(b *balance.Backend, otherwise dial, protocol string)
 	return otherwise
 }
 
-// sideOf is a backend leg for the relay.
-func sideOf(l relay.Leg) relay.Side {
+// backendSide is a backend leg for the relay.
+func backendSide(l relay.Leg) relay.Side {
 	if t, ok := l.(*tlsLeg); ok {
 		return t.side()
 	}

@@ -13,11 +13,15 @@ import (
 	"github.com/sluice-gateway/sluice/bench/keyed"
 )
 
-// ways are the paths of bytes through a server, as a snapshot and a client.
-func ways(t *testing.T, port uint16, to config.Endpoint) map[string]struct {
+// way is a path of bytes through a server, as a snapshot and a client.
+type way struct {
 	snap *config.Snapshot
 	dial func(t *testing.T) half
-} {
+	// noRecordLoop is for the server.
+	noRecordLoop bool
+}
+
+func ways(t *testing.T, port uint16, to config.Endpoint) map[string]way {
 	cert := certificateFor(t, "a", "a.example")
 	plain := simple(port, cert, to)
 	plain.Listeners[0].TLS, plain.Listeners[0].Protocol = nil, config.TCP
@@ -27,10 +31,6 @@ func ways(t *testing.T, port uint16, to config.Endpoint) map[string]struct {
 			c.MaxVersion = v
 			return dialTLS(t, port, c)
 		}
-	}
-	type way = struct {
-		snap *config.Snapshot
-		dial func(t *testing.T) half
 	}
 	tcp := func(t *testing.T) half {
 		c, err := net.Dial("tcp", address(port))
@@ -43,11 +43,13 @@ func ways(t *testing.T, port uint16, to config.Endpoint) map[string]struct {
 	originate := reencrypt(simple(port, cert, secured(t, to, tls.VersionTLS12)))
 	originate.Listeners[0].TLS, originate.Listeners[0].Protocol = nil, config.TCP
 	return map[string]way{
-		"tls to tls": {reencrypt(simple(port, cert, secured(t, to, tls.VersionTLS13))), withVersion(tls.VersionTLS13)},
-		"tcp to tls": {originate, tcp},
-		"tls 1.2":    {simple(port, cert, to), withVersion(tls.VersionTLS12)},
-		"tls 1.3":    {simple(port, cert, to), withVersion(tls.VersionTLS13)},
-		"tcp":        {plain, tcp},
+		"tls to tls":            {reencrypt(simple(port, cert, secured(t, to, tls.VersionTLS13))), withVersion(tls.VersionTLS13), false},
+		"tcp to tls":            {originate, tcp, false},
+		"tls 1.2":               {simple(port, cert, to), withVersion(tls.VersionTLS12), false},
+		"tls 1.3":               {simple(port, cert, to), withVersion(tls.VersionTLS13), false},
+		"tcp":                   {plain, tcp, false},
+		"no record loop":        {simple(port, cert, to), withVersion(tls.VersionTLS13), true},
+		"no record loop to tls": {reencrypt(simple(port, cert, secured(t, to, tls.VersionTLS13))), withVersion(tls.VersionTLS13), true},
 	}
 }
 
@@ -71,7 +73,7 @@ func TestBytesArriveWholeAndInOrderBothWays(t *testing.T) {
 	})
 	for name, way := range ways(t, port, to) {
 		t.Run(name, func(t *testing.T) {
-			g := run(t, &Server{}, way.snap)
+			g := run(t, &Server{NoRecordLoop: way.noRecordLoop}, way.snap)
 			c := way.dial(t)
 			var wg sync.WaitGroup
 			wg.Go(func() {
@@ -95,7 +97,7 @@ func TestSmallMessagesAreNotDelayed(t *testing.T) {
 	to := backend(t, echo)
 	for name, way := range ways(t, port, to) {
 		t.Run(name, func(t *testing.T) {
-			run(t, &Server{}, way.snap)
+			run(t, &Server{NoRecordLoop: way.noRecordLoop}, way.snap)
 			c := way.dial(t)
 			buf := make([]byte, 100)
 			for range 1000 {

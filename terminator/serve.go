@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-gateway/sluice/terminator/balance"
+	"github.com/sluice-gateway/sluice/terminator/record"
 	"github.com/sluice-gateway/sluice/terminator/relay"
 )
 
@@ -59,7 +60,8 @@ type clientLeg struct {
 	*relay.Wire
 	c       *connection
 	verdict verdict
-	http    bool // served by package http from now on
+	keys    record.Keys // for the record loop, of a handshake that may lead to it
+	http    bool        // served by package http from now on
 }
 
 // verdict is what a ClientHello led to.
@@ -123,6 +125,9 @@ func (s *Server) decide(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		<-s.crypto
 		leg.OnWait = nil
 	}
+	if !d.http && !s.NoRecordLoop {
+		return leg.keys.Config(d.config()), nil
+	}
 	return d.config(), nil
 }
 
@@ -139,6 +144,7 @@ func (s *Server) handshake(c *connection) {
 	}
 	c.handshook = time.Since(c.info.Start)
 	s.conns.grown(c)
+	defer leg.keys.Wipe()
 	v := &leg.verdict
 	switch {
 	case v.given && v.end != "" && v.alert != 0:
@@ -166,7 +172,7 @@ func (s *Server) handshake(c *connection) {
 			s.serveHTTPS(c, leg, conn)
 			return
 		}
-		go s.carryTLS(c, leg, conn, cs.NegotiatedProtocol)
+		go s.carryTLS(c, v.route, v.backend, s.clientSide(c, leg, conn, &cs), cs.NegotiatedProtocol)
 	}
 }
 
@@ -209,10 +215,23 @@ func (c *connection) finishHandshake(leg *clientLeg, err error) {
 	}
 }
 
+// clientSide is the established client leg for the relay: in the record loop, or with
+// its tls.Conn where that does not take it.
+func (s *Server) clientSide(c *connection, leg *clientLeg, conn *tls.Conn, cs *tls.ConnectionState) relay.Side {
+	if !s.NoRecordLoop && leg.AtRecord() {
+		if taken := leg.keys.Take(cs, leg.Wire); taken != nil {
+			return relay.Side{Leg: c.client, Record: taken, Wire: leg.Wire}
+		}
+	}
+	return relay.Side{Leg: c.client, TLS: conn, Wire: leg.Wire}
+}
+
 // carryTLS connects a terminated connection and relays it.
-func (s *Server) carryTLS(c *connection, leg *clientLeg, conn *tls.Conn, protocol string) {
-	v := &leg.verdict
-	backend, endpoint, end, err := s.connect(c, v.route, v.backend, c.secure(v.backend, s.Dial, protocol))
+func (s *Server) carryTLS(c *connection, route string, to *balance.Backend, client relay.Side, protocol string) {
+	if client.Record != nil {
+		defer client.Record.Wipe()
+	}
+	backend, endpoint, end, err := s.connect(c, route, to, c.secure(to, s.Dial, protocol))
 	if end != "" {
 		relay.Abort(c.client)
 		c.finish(end, err)
@@ -223,7 +242,7 @@ func (s *Server) carryTLS(c *connection, leg *clientLeg, conn *tls.Conn, protoco
 		c.finish(endDrain, nil)
 		return
 	}
-	c.finish(relay.Carry(relay.Side{Leg: c.client, TLS: conn, Wire: leg.Wire}, sideOf(backend), &c.progress))
+	c.finish(relay.Carry(client, backendSide(backend), &c.progress))
 }
 
 // carryTCP connects a connection whose client leg is not terminated and relays
@@ -242,7 +261,7 @@ func (s *Server) carryTCP(c *connection, route string, to *balance.Backend, firs
 		return
 	}
 	if !kernel {
-		c.finish(relay.Carry(relay.Side{Leg: c.client}, sideOf(backend), &c.progress))
+		c.finish(relay.Carry(relay.Side{Leg: c.client}, backendSide(backend), &c.progress))
 		return
 	}
 	if len(first) > 0 {

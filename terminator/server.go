@@ -31,6 +31,10 @@ type Server struct {
 	// RelayReason says why connections are relayed whose backend leg has no Path.
 	RelayReason string
 
+	// NoRecordLoop leaves established TLS 1.3 connections to crypto/tls, which
+	// costs more of the processor and memory (package record).
+	NoRecordLoop bool
+
 	// HandshakeTimeout bounds the time from accept to the end of the TLS
 	// handshake. Default 10 s.
 	HandshakeTimeout time.Duration

@@ -32,6 +32,7 @@ const defaultMetrics = "127.0.0.1:9464"
 // runFlags are the flags of sluice run, and of sluice agent.
 type runFlags struct {
 	admin, metrics, splice, accessLog string
+	recordLoop                        string
 	pinDir, cgroup                    string
 	logLevel                          slog.Level
 	drainTimeout, idleTimeout         time.Duration
@@ -42,6 +43,7 @@ func (f *runFlags) register(flags *flag.FlagSet) {
 	flags.StringVar(&f.admin, "admin", defaultAdmin(), "`path` of the admin socket; its file mode, 0600, is the access control")
 	flags.StringVar(&f.metrics, "metrics", defaultMetrics, "`address` of /metrics, /healthz and /readyz, or off")
 	flags.StringVar(&f.splice, "splice", "auto", "`auto` splices where this machine can, off relays everything")
+	flags.StringVar(&f.recordLoop, "record-loop", "on", "`on` carries TLS 1.3 in records of our own after the handshake, off leaves it to crypto/tls")
 	flags.StringVar(&f.accessLog, "access-log", "off", "`file` for one JSON line per connection and HTTP request, - for standard output, or off")
 	flags.StringVar(&f.pinDir, "pin-dir", splice.DefaultPinDir, "`folder` on a bpffs where bpftool finds the maps")
 	flags.StringVar(&f.cgroup, "cgroup", "", "cgroup2 `folder` of the backends to splice into (default the root of cgroup2)")
@@ -55,6 +57,8 @@ func (f *runFlags) check() error {
 	switch {
 	case f.splice != "auto" && f.splice != "off":
 		return usageError(fmt.Sprintf("-splice %q is neither auto nor off", f.splice))
+	case f.recordLoop != "on" && f.recordLoop != "off":
+		return usageError(fmt.Sprintf("-record-loop %q is neither on nor off", f.recordLoop))
 	case f.metrics != "off" && !isAddress(f.metrics):
 		return usageError(fmt.Sprintf("-metrics %q is neither host:port, as in %s, nor off", f.metrics, defaultMetrics))
 	case f.drainTimeout <= 0:
@@ -90,7 +94,8 @@ func (f *runFlags) open(e *env) (log *slog.Logger, accessLog io.WriteCloser, err
 // options are those of an agent that runs as the flags say.
 func (f *runFlags) options(log *slog.Logger, accessLog io.Writer) agent.Options {
 	opts := agent.Options{Version: buildVersion(), Admin: f.admin, Log: log,
-		Server: &terminator.Server{DrainTimeout: f.drainTimeout, IdleTimeout: f.idleTimeout, MaxConnections: f.maxConnections, Log: log}}
+		Server: &terminator.Server{NoRecordLoop: f.recordLoop == "off", DrainTimeout: f.drainTimeout, IdleTimeout: f.idleTimeout,
+			MaxConnections: f.maxConnections, Log: log}}
 	if f.metrics != "off" {
 		opts.Metrics = f.metrics
 	}

@@ -10,15 +10,19 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-gateway/sluice/terminator/record"
 )
 
 // Side is one end of a connection.
 type Side struct {
 	// Leg is the socket, or what stands for one.
 	Leg Leg
-	// TLS, when set, is the established TLS state over Wire, which is over Leg.
-	TLS  *tls.Conn
-	Wire *Wire
+	// TLS or Record, when set, is the established TLS state over Wire, which is
+	// over Leg. Record is what took it over from a tls.Conn.
+	TLS    *tls.Conn
+	Record *record.Conn
+	Wire   *Wire
 }
 
 // Carry carries bytes between two sides, of which at least one speaks TLS ([TCP]

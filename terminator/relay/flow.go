@@ -67,7 +67,10 @@ func (f *flow) carry(p *Progress) (End, error) {
 // source is the reading half of a side. closing tells that its write side is
 // closed, or about to be.
 func (s Side) source(closing *atomic.Bool) source {
-	if s.TLS != nil {
+	switch {
+	case s.Record != nil:
+		return newRecordSource(s.Record, s.Wire)
+	case s.TLS != nil:
 		s.Wire.polled, s.Wire.OnWait = true, nil
 		return &tlsSource{conn: s.TLS, wire: s.Wire}
 	}
@@ -79,8 +82,11 @@ func (s Side) source(closing *atomic.Bool) source {
 // target is the writing half of a side. ended tells that the side's own stream
 // came to its end in order.
 func (s Side) target(ended *atomic.Bool) target {
-	if s.TLS != nil {
-		return &tlsTarget{conn: s.TLS, wire: s.Wire, ended: ended}
+	switch {
+	case s.Record != nil:
+		return &recordTarget{conn: s.Record, closing: closing{s.Record, s.Wire, ended}}
+	case s.TLS != nil:
+		return &tlsTarget{conn: s.TLS, closing: closing{s.TLS, s.Wire, ended}}
 	}
 	p := &plainTarget{leg: s.Leg}
 	p.out.init(s.Leg)
@@ -141,9 +147,8 @@ func (s *tlsSource) next() (*buffer, int, error) {
 }
 
 type tlsTarget struct {
-	conn  *tls.Conn
-	wire  *Wire
-	ended *atomic.Bool
+	conn *tls.Conn
+	closing
 }
 
 // write lets several records leave in one write; a message of one record is
@@ -158,13 +163,20 @@ func (t *tlsTarget) write(p []byte) error {
 	return errors.Join(err, t.wire.uncork())
 }
 
+// closing is the end of a TLS leg that is written to.
+type closing struct {
+	notify interface{ CloseWrite() error } // sends close_notify
+	wire   *Wire
+	ended  *atomic.Bool // the leg's own stream came to its end in order
+}
+
 // end sends close_notify and FIN. Most peers close their socket right after
 // their own close_notify: ours then meets a reset, which takes nothing from one
 // who has acknowledged every byte before it.
-func (t *tlsTarget) end() error {
+func (t *closing) end() error {
 	info := tcpInfo(t.wire.TCPConn)
 	all := info.Bytes_acked + uint64(outQueue(t.wire.TCPConn))
-	err := t.conn.CloseWrite()
+	err := t.notify.CloseWrite()
 	if err == nil {
 		err = t.wire.CloseWrite()
 	}

@@ -34,6 +34,7 @@ type socket struct {
 	plain bool            // a *net.TCPConn: the descriptor says all
 	raw   syscall.RawConn // nil when the leg has no descriptor to offer
 	step  func(fd uintptr) bool
+	rest  []byte // comes before what is read next
 	buf   *buffer
 	n     int
 	err   error
@@ -53,7 +54,7 @@ func (s *socket) init(l Leg) {
 func (s *socket) try(fd uintptr) bool {
 	b := buffers.Get().(*buffer)
 	for {
-		n, err := read(fd, b.b[:bufferSize])
+		n, err := read(fd, b.b[len(s.rest):bufferSize])
 		switch {
 		case err == unix.EINTR:
 			continue
@@ -67,7 +68,7 @@ func (s *socket) try(fd uintptr) bool {
 			buffers.Put(b)
 			s.err = io.EOF
 		default:
-			s.buf, s.n = b, n
+			s.buf, s.n = b, copy(b.b[:], s.rest)+n
 		}
 		return true
 	}

@@ -75,6 +75,9 @@ func (w *Wire) Decide() {
 	w.pending, w.hello = w.hello[w.fed:], nil
 }
 
+// AtRecord tells whether TLS has been given whole records and nothing more.
+func (w *Wire) AtRecord() bool { return !w.undecided && w.have == 0 && w.left == 0 }
+
 // Replay returns every byte that was read and forgets what was held back. The
 // connection is the caller's from then on.
 func (w *Wire) Replay() []byte { return w.hello }

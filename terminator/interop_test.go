@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package terminator
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/pem"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/bench/keyed"
+)
+
+// optional are clients that not every machine needs to have.
+var optional = map[string]bool{"java": true, "node": true}
+
+// TestRealClientsCarryStreams has TLS 1.3 clients of several makes send and
+// receive a stream, in every cipher suite that they can be told to use.
+func TestRealClientsCarryStreams(t *testing.T) {
+	const size = 3 << 20
+	port, web := freePort(t), freePort(t)
+	run(t, &Server{}, simple(port, certificateFor(t, "e", "a.example"), backend(t, func(c half) {
+		go func() { _ = keyed.Send(c, downKey, size/2, 40_000) }()
+		if err := keyed.Receive(c, upKey, size); err != nil {
+			t.Errorf("backend: %v", err)
+			return
+		}
+		_, _ = c.Write([]byte("whole"))
+		_ = c.CloseWrite()
+		_ = strict(c)
+	})))
+	run(t, &Server{}, simple(web, certificateFor(t, "e", "a.example"), backend(t, func(c half) {
+		r, err := http.ReadRequest(bufio.NewReader(c))
+		if err == nil {
+			err = keyed.Receive(r.Body, upKey, size)
+		}
+		if err != nil {
+			t.Errorf("backend: %v", err)
+			return
+		}
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+		_ = keyed.Send(c, downKey, size/2, 40_000)
+		_, _ = c.Write([]byte("whole"))
+		_ = c.CloseWrite()
+		_ = strict(c)
+	})))
+	dir := t.TempDir()
+	ca, up := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "up")
+	var stream, want bytes.Buffer
+	_ = keyed.Send(&stream, upKey, size, size)
+	_ = keyed.Send(&want, downKey, size/2, size)
+	want.WriteString("whole")
+	for path, content := range map[string][]byte{
+		ca: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: testCA().cert.Raw}), up: stream.Bytes(),
+	} {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	openssl := func(suite string) []string {
+		return []string{"openssl", "s_client", "-quiet", "-connect", address(port), "-servername", "a.example", "-CAfile", ca,
+			"-verify_return_error", "-tls1_3", "-ciphersuites", suite}
+	}
+	gnutls := func(cipher string) []string {
+		return []string{"gnutls-cli", "--logfile", os.DevNull, "--x509cafile", ca, "--sni-hostname", "a.example",
+			"--verify-hostname", "a.example", "--priority", "NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+" + cipher, "-p", itoa(port), "127.0.0.1"}
+	}
+	for _, tt := range []struct {
+		name    string
+		command []string
+		files   bool // the command takes the names of files, not standard input and output
+	}{
+		{"openssl, AES-128-GCM", openssl("TLS_AES_128_GCM_SHA256"), false},
+		{"openssl, AES-256-GCM", openssl("TLS_AES_256_GCM_SHA384"), false},
+		{"openssl, ChaCha20-Poly1305", openssl("TLS_CHACHA20_POLY1305_SHA256"), false},
+		{"openssl, padding", append(openssl("TLS_AES_128_GCM_SHA256"), "-record_padding", "4000"), false},
+		{"openssl, small records", append(openssl("TLS_AES_128_GCM_SHA256"), "-split_send_frag", "512", "-max_send_frag", "512"), false},
+		{"openssl, no session tickets", append(openssl("TLS_AES_128_GCM_SHA256"), "-no_ticket"), false},
+		{"gnutls, AES-128-GCM", gnutls("AES-128-GCM"), false},
+		{"gnutls, AES-256-GCM", gnutls("AES-256-GCM"), false},
+		{"gnutls, ChaCha20-Poly1305", gnutls("CHACHA20-POLY1305"), false},
+		{"curl", []string{"curl", "-sS", "--tlsv1.3", "--http1.1", "--cacert", ca, "--resolve", "a.example:" + itoa(web) + ":127.0.0.1",
+			"-T", "-", "-H", "Transfer-Encoding:", "-H", "Content-Length: 3145728", "https://a.example:" + itoa(web) + "/"}, false},
+		{"python", []string{"python3", "testdata/clients/client.py", itoa(port), ca}, true},
+		{"node", []string{"node", "testdata/clients/client.js", itoa(port), ca}, true},
+		{"java, new keys every 64 KiB", []string{"java", "testdata/clients/Client.java", itoa(port), ca}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			program := tt.command[0]
+			if _, err := exec.LookPath(program); err != nil {
+				if os.Getenv("SLUICE_REQUIRE_ROOT") != "" && !optional[program] {
+					t.Fatalf("%s is not installed", program)
+				}
+				t.Skipf("%s is not installed", program)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+			defer cancel()
+			down := filepath.Join(t.TempDir(), "down")
+			if tt.files {
+				tt.command = append(tt.command, up, down)
+			}
+			cmd := exec.CommandContext(ctx, program, tt.command[1:]...)
+			var problems, out bytes.Buffer
+			cmd.Stderr = &problems
+			if !tt.files {
+				// Standard input stays open, for to some its end is the end of all.
+				in, err := cmd.StdinPipe()
+				if err != nil {
+					t.Fatal(err)
+				}
+				go func() { _, _ = in.Write(stream.Bytes()) }()
+				cmd.Stdout = &out
+			}
+			if err := cmd.Run(); err != nil {
+				t.Errorf("%v: %s", err, problems.String())
+			}
+			got := out.Bytes()
+			if tt.files {
+				var err error
+				if got, err = os.ReadFile(down); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !bytes.Equal(got, want.Bytes()) {
+				t.Errorf("%d bytes came back, not the %d that were sent: %s", len(got), want.Len(), problems.String())
+			}
+		})
+	}
+}
+
+// TestKeyUpdatesOfOpenSSL asks for new keys, in one direction and in both,
+// between lines.
+func TestKeyUpdatesOfOpenSSL(t *testing.T) {
+	port := freePort(t)
+	run(t, &Server{}, simple(port, certificateFor(t, "e", "a.example"), backend(t, echo)))
+	cmd := exec.Command("openssl", "s_client", "-connect", address(port), "-servername", "a.example", "-tls1_3")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out syncBuffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Wait() }()
+	defer in.Close()
+	for _, line := range []string{"one", "k", "two", "K", "three", "K", "k", "four"} {
+		_, _ = io.WriteString(in, line+"\n")
+		want := "\n" + line + "\n"
+		if len(line) == 1 {
+			want = "KEYUPDATE"
+		}
+		before := strings.Count(out.String(), want)
+		if len(line) > 1 {
+			before = 0
+		}
+		eventually(t, line, func() bool { return strings.Count(out.String(), want) > before || len(line) == 1 })
+	}
+}
+
+// corked is a client's socket that lets its ClientHello go and keeps the rest
+// until it is told.
+type corked struct {
+	strictConn
+	hello, open bool
+	held        []byte
+}
+
+func (c *corked) Write(p []byte) (int, error) {
+	if !c.hello || c.open {
+		c.hello = true
+		return c.strictConn.Write(p)
+	}
+	c.held = append(c.held, p...)
+	return len(p), nil
+}
+
+// TestDataThatComesWithTheEndOfTheHandshake sends Finished, a stream and its end
+// in one write.
+func TestDataThatComesWithTheEndOfTheHandshake(t *testing.T) {
+	port := freePort(t)
+	to := backend(t, func(c half) {
+		if err := keyed.Receive(c, upKey, streamSize); err != nil {
+			t.Errorf("backend: %v", err)
+		}
+		_ = keyed.Send(c, downKey, streamSize, 50_000)
+		_ = c.CloseWrite()
+	})
+	for name, way := range ways(t, port, to) {
+		if strings.HasPrefix(name, "tcp") || name == "tls 1.2" {
+			continue // no such handshake
+		}
+		for _, size := range []int64{1, 16 << 10, streamSize} {
+			t.Run(name, func(t *testing.T) {
+				run(t, &Server{NoRecordLoop: way.noRecordLoop}, way.snap)
+				raw, err := net.Dial("tcp", address(port))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer raw.Close()
+				wire := &corked{strictConn: strictConn{raw.(*net.TCPConn)}}
+				c := tls.Client(wire, client("a.example"))
+				var first bytes.Buffer
+				_ = keyed.Send(&first, upKey, streamSize, streamSize)
+				if _, err := c.Write(first.Bytes()[:size]); err != nil {
+					t.Fatal(err)
+				}
+				wire.open = true
+				if _, err := raw.Write(wire.held); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := c.Write(first.Bytes()[size:]); err != nil {
+					t.Fatal(err)
+				}
+				if err := c.CloseWrite(); err != nil {
+					t.Fatal(err)
+				}
+				if err := keyed.Receive(c, downKey, streamSize); err != nil {
+					t.Errorf("client: %v", err)
+				}
+			})
+		}
+	}
+}
+
+// TestTheRecordLoopCarriesWhatItIsToCarry looks at who reads an established
+// connection.
+func TestTheRecordLoopCarriesWhatItIsToCarry(t *testing.T) {
+	port := freePort(t)
+	to := backend(t, echo)
+	for name, way := range ways(t, port, to) {
+		t.Run(name, func(t *testing.T) {
+			run(t, &Server{NoRecordLoop: way.noRecordLoop}, way.snap)
+			c := way.dial(t)
+			roundTrip(t, c)
+			stacks := make([]byte, 1<<20)
+			stacks = stacks[:runtime.Stack(stacks, true)]
+			want := (name == "tls 1.3" || name == "tls to tls") && !way.noRecordLoop
+			if got := bytes.Contains(stacks, []byte("(*recordSource).next")); got != want {
+				t.Errorf("record loop: %t, want %t", got, want)
+			}
+		})
+	}
+}
