@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/pem"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -29,10 +30,16 @@ var optional = map[string]bool{"java": true, "node": true}
 // receive a stream, in every cipher suite that they can be told to use.
 func TestRealClientsCarryStreams(t *testing.T) {
 	const size = 3 << 20
+	// Not all of them can end one direction only.
+	takes := func(r io.Reader) error {
+		_, err := io.CopyN(keyed.NewChecker(upKey), r, size)
+		return err
+	}
 	port, web := freePort(t), freePort(t)
 	run(t, &Server{}, simple(port, certificateFor(t, "e", "a.example"), backend(t, func(c half) {
-		go func() { _ = keyed.Send(c, downKey, size/2, 40_000) }()
-		if err := keyed.Receive(c, upKey, size); err != nil {
+		sent := make(chan error, 1)
+		go func() { sent <- keyed.Send(c, downKey, size/2, 40_000) }()
+		if err := errors.Join(takes(c), <-sent); err != nil {
 			t.Errorf("backend: %v", err)
 			return
 		}
@@ -43,7 +50,7 @@ func TestRealClientsCarryStreams(t *testing.T) {
 	run(t, &Server{}, simple(web, certificateFor(t, "e", "a.example"), backend(t, func(c half) {
 		r, err := http.ReadRequest(bufio.NewReader(c))
 		if err == nil {
-			err = keyed.Receive(r.Body, upKey, size)
+			err = takes(r.Body)
 		}
 		if err != nil {
 			t.Errorf("backend: %v", err)
@@ -91,7 +98,7 @@ func TestRealClientsCarryStreams(t *testing.T) {
 		{"gnutls, AES-256-GCM", gnutls("AES-256-GCM"), false},
 		{"gnutls, ChaCha20-Poly1305", gnutls("CHACHA20-POLY1305"), false},
 		{"curl", []string{"curl", "-sS", "--tlsv1.3", "--http1.1", "--cacert", ca, "--resolve", "a.example:" + itoa(web) + ":127.0.0.1",
-			"-T", "-", "-H", "Transfer-Encoding:", "-H", "Content-Length: 3145728", "https://a.example:" + itoa(web) + "/"}, false},
+			"-T", up, "https://a.example:" + itoa(web) + "/"}, false},
 		{"python", []string{"python3", "testdata/clients/client.py", itoa(port), ca}, true},
 		{"node", []string{"node", "testdata/clients/client.js", itoa(port), ca}, true},
 		{"java, new keys every 64 KiB", []string{"java", "testdata/clients/Client.java", itoa(port), ca}, true},
@@ -157,16 +164,13 @@ func TestKeyUpdatesOfOpenSSL(t *testing.T) {
 	defer func() { _ = cmd.Wait() }()
 	defer in.Close()
 	for _, line := range []string{"one", "k", "two", "K", "three", "K", "k", "four"} {
-		_, _ = io.WriteString(in, line+"\n")
-		want := "\n" + line + "\n"
+		want := line
 		if len(line) == 1 {
-			want = "KEYUPDATE"
+			want = "KEYUPDATE" // s_client drops what comes with a command
 		}
 		before := strings.Count(out.String(), want)
-		if len(line) > 1 {
-			before = 0
-		}
-		eventually(t, line, func() bool { return strings.Count(out.String(), want) > before || len(line) == 1 })
+		_, _ = io.WriteString(in, line+"\n")
+		eventually(t, line, func() bool { return strings.Count(out.String(), want) > before })
 	}
 }
 

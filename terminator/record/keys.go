@@ -96,33 +96,39 @@ func (l *keyLog) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// secret is a traffic secret. It is behind a pointer, so that no format of a
-// structure around it prints it.
+// secret is a traffic secret. It is behind two pointers, because fmt follows one
+// in some formats of a structure around it.
 type secret struct {
-	p *[48]byte
-	n int // bytes of p in use
+	p **[maxSecret]byte
+	n int // bytes in use
+}
+
+// maxSecret is the size of the largest hash of a suite.
+const maxSecret = 48
+
+func newSecret(n int) secret {
+	p := new([maxSecret]byte)
+	return secret{&p, n}
 }
 
 // set decodes a secret; one that does not decode is none.
 func (s *secret) set(value []byte) {
 	s.wipe()
-	if hex.DecodedLen(len(value)) > len(s.p) {
+	n := hex.DecodedLen(len(value))
+	if n > maxSecret {
 		return
 	}
-	s.p = new([48]byte)
-	n, err := hex.Decode(s.p[:], value)
-	if err != nil {
+	*s = newSecret(n)
+	if _, err := hex.Decode(s.bytes(), value); err != nil {
 		s.wipe()
-		return
 	}
-	s.n = n
 }
 
-func (s *secret) bytes() []byte { return s.p[:s.n] }
+func (s *secret) bytes() []byte { return (*s.p)[:s.n] }
 
 func (s *secret) wipe() {
 	if s.p != nil {
-		clear(s.p[:])
+		clear(s.bytes())
 	}
 	*s = secret{}
 }

@@ -180,8 +180,9 @@ func takeOver(t testing.TB, server net.Conn) *twin {
 }
 
 func copyOf(s secret) secret {
-	p := *s.p
-	return secret{&p, s.n}
+	c := newSecret(s.n)
+	copy(c.bytes(), s.bytes())
+	return c
 }
 
 // give has both read a stream to its end, ours in pieces.
