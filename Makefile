@@ -6,7 +6,7 @@ WITHOUT_ROOT := [ "$$(id -u)" = 0 ] || \
 	echo "These tests ran without root: in relay mode. Those of the splice and of network namespaces were skipped; root runs them too."
 
 .DEFAULT_GOAL := help
-.PHONY: help build image generate fresh lint kubernetes test race test-long fuzz demo cluster cluster-down e2e smoke workshop conformance scale bench ci clean
+.PHONY: help build image generate fresh lint kubernetes test race test-long fuzz demo cluster cluster-down e2e smoke quickstart workshop conformance scale bench ci clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ e2e: ## the tests of deploy/e2e, in a cluster of their own; SLUICE_LONG=1 for ou
 
 smoke: ## the shortest of them, on one node
 	@NODES=1 SLUICE_CLUSTER=smoke deploy/e2e/run.sh -test.run 'Spliced|Bpftool|Little'
+
+quickstart: ## README's commands for a cluster, in one of its own: the first byte, and nothing left
+	@deploy/quickstart/run.sh
 
 workshop: ## TLS termination for TCP in twelve steps, in a cluster of its own: what deploy/workshop's page says
 	@deploy/workshop/run.sh
