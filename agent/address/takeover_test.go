@@ -117,7 +117,7 @@ func TestALinkTellsOfItsChanges(t *testing.T) {
 			cut(t, lan.Unplug(hosts[0].port))
 		}
 		for u := range changes {
-			if int(u.Index) == index && (u.IfInfomsg.Flags&unix.IFF_LOWER_UP != 0) == up {
+			if int(u.Index) == index && (u.Flags&unix.IFF_LOWER_UP != 0) == up {
 				break
 			}
 		}

@@ -17,6 +17,7 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -112,7 +113,7 @@ func TestInstallingAgainLeavesTheClassAsItIs(t *testing.T) {
 	if err := apply(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	o, err := dynamic.NewForConfigOrDie(server.Config()).Resource(gwv1.SchemeGroupVersion.WithResource("gatewayclasses")).Get(t.Context(), class.Name, metav1.GetOptions{})
+	o, err := dynamic.NewForConfigOrDie(server.Config()).Resource(schema.GroupVersionResource{Group: gwv1.GroupName, Version: "v1", Resource: "gatewayclasses"}).Get(t.Context(), class.Name, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
