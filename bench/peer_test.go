@@ -3,6 +3,7 @@
 package main
 
 import (
+	"io/fs"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -14,46 +15,63 @@ import (
 
 func testSite(t *testing.T) Site {
 	s := Site{
-		Dir: t.TempDir(), ServerName: "bench.example.com",
+		Dir:     t.TempDir(),
 		Listen:  netip.MustParseAddrPort("127.0.0.1:8443"),
 		Backend: netip.MustParseAddrPort("198.18.0.2:7000"),
 		Metrics: netip.MustParseAddrPort("127.0.0.1:9090"),
 	}
-	var err error
-	if s.certificate, s.key, err = newCertificate(s.ServerName); err != nil {
+	a, err := newAuthority()
+	if err != nil {
 		t.Fatal(err)
+	}
+	for _, name := range []string{serverName, "other." + serverName} {
+		id, err := a.issue(name, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.identities = append(s.identities, id)
 	}
 	return s
 }
 
 func TestPeersAcceptTheirConfiguration(t *testing.T) {
-	check := map[string][]string{"haproxy": {"-c"}, "nginx": {"-t"}}
+	check := map[string][]string{"haproxy": {"-c"}, "nginx": {"-t"}, "envoy": {"--mode", "validate"}, "hitch": {"--test"}}
 	for _, p := range peers("") {
 		flags, ok := check[p.Name]
 		if !ok {
 			continue
 		}
-		for _, workers := range []int{0, 1} {
-			if _, err := p.Version(); err != nil {
-				t.Log("skipping:", err)
-				continue
-			}
-			s := testSite(t)
-			s.Workers = workers
-			cmd, err := p.Command(s)
-			if err != nil {
-				t.Fatal(err)
-			}
-			out, err := exec.Command(cmd.Path, append(flags, cmd.Args[1:]...)...).CombinedOutput()
-			if err != nil {
-				t.Errorf("%s with %d workers: %v: %s", p.Name, workers, err, out)
+		if _, err := p.Version(); err != nil {
+			t.Log("skipping:", err)
+			continue
+		}
+		modes := p.Modes
+		if modes == nil {
+			modes = []Mode{Terminate, Passthrough, Plain}
+		}
+		for _, mode := range modes {
+			for _, c := range []struct{ workers, names int }{{0, 1}, {1, 2}} {
+				s := testSite(t)
+				s.Mode, s.Workers, s.identities = mode, c.workers, s.identities[:c.names]
+				cmd, err := p.Command(s)
+				if err != nil {
+					t.Fatal(err)
+				}
+				out, err := exec.Command(cmd.Path, append(flags, cmd.Args[1:]...)...).CombinedOutput()
+				if err != nil {
+					t.Errorf("%s %q with %+v: %v: %s", p.Name, mode, c, err, out)
+				}
 			}
 		}
 	}
 }
 
 func TestEveryLineOfAPeersConfigurationIsExplained(t *testing.T) {
-	for _, name := range []string{"peers/haproxy.cfg", "peers/nginx.conf"} {
+	files, err := fs.Glob(configs, "peers/*.c*") // YAML explains what is not structure
+	if err != nil || len(files) < 8 {
+		t.Fatalf("files %q, error %v", files, err)
+	}
+	for _, name := range files {
 		raw, err := configs.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
@@ -62,11 +80,11 @@ func TestEveryLineOfAPeersConfigurationIsExplained(t *testing.T) {
 		for line := range strings.Lines(string(raw)) {
 			line = strings.TrimSpace(line)
 			switch {
-			case strings.HasPrefix(line, "#"):
+			case strings.HasPrefix(line, "#"), strings.HasPrefix(line, ";"):
 				explained = true
 			case line == "", line == "}":
 				explained = false
-			case strings.HasSuffix(line, "{"), !explained && !strings.Contains(line, " "):
+			case strings.HasPrefix(line, "{{-"), strings.HasSuffix(line, "{"), !explained && !strings.Contains(line, " "):
 			case !explained:
 				t.Errorf("%s: no comment before %q", name, line)
 			}
@@ -89,7 +107,7 @@ func TestSluiceServesTheBackendFromAFolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{"value: 127.0.0.1\n", "port: 8443\n", "port: 7000\n", "- 198.18.0.2\n", "tls.key: " + s.KeyPEM()} {
+	for _, part := range []string{"value: 127.0.0.1\n", "port: 8443\n", "port: 7000\n", "- 198.18.0.2\n", "tls.key: " + s.Server().KeyPEM, "hostname: other." + serverName + "\n"} {
 		if !strings.Contains(string(raw), part) {
 			t.Errorf("objects have no %q", part)
 		}

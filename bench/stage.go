@@ -10,20 +10,36 @@ import (
 	"os"
 	"slices"
 
-	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-gateway/sluice/agent/netns"
 )
 
+// serverName is the name of the one certificate that most scenarios need.
+const serverName = "bench.example.com"
+
 // stage is what all windows of a run share.
 type stage struct {
-	site                   Site // without Dir of a gateway, Listen and Metrics
-	backend, load, spinner *child
+	dir       string // gateways make theirs in it
+	workers   int    // of every gateway, 0 for its default
+	authority *authority
+	ecdsa     identity
+	rsa       identity
+	many      []identity // made when a scenario needs them
+
+	near, far     *backend // far is nil unless a scenario needs it
+	load, spinner *child
 }
 
-// setStage starts what all windows share. cleanup is never nil and undoes what
-// was done, also after an error.
-func setStage(ctx context.Context, dir string) (s *stage, cleanup func() error, err error) {
+// backend is a backend process and how gateways reach it.
+type backend struct {
+	*child
+	address netip.Addr
+}
+
+// setStage starts what the windows of some scenarios share. cleanup is never
+// nil and undoes what was done, also after an error.
+func setStage(ctx context.Context, dir string, todo []Scenario) (s *stage, cleanup func() error, err error) {
 	var undo []func() error
 	cleanup = func() error {
 		var errs []error
@@ -32,60 +48,120 @@ func setStage(ctx context.Context, dir string) (s *stage, cleanup func() error, 
 		}
 		return errors.Join(errs...)
 	}
-	s = &stage{site: Site{Dir: dir, ServerName: "bench.example.com"}}
-	if s.site.certificate, s.site.key, err = newCertificate(s.site.ServerName); err != nil {
+	s = &stage{dir: dir}
+	if err := raiseFiles(); err != nil {
 		return nil, cleanup, err
 	}
-	at := netip.MustParseAddr("127.0.0.1")
-	var ns *netns.NS
-	if os.Geteuid() == 0 {
-		if ns, err = netns.New(); err != nil {
-			return nil, cleanup, err
-		}
-		undo = append(undo, ns.Close)
-		name := fmt.Sprintf("slb%d", os.Getpid())
-		here, there := linkAddresses(os.Getpid())
-		if err = netns.Veth(nil, ns, name, []netip.Prefix{here}, []netip.Prefix{there}); err != nil {
-			return nil, cleanup, err
-		}
-		undo = append(undo, func() error { return removeLink(name) })
-		at = there.Addr()
-	} else {
-		fmt.Fprintln(os.Stderr, "not root: the backend is on loopback instead of another network namespace")
+	if err := s.certificates(); err != nil {
+		return nil, cleanup, err
 	}
-	for _, c := range []struct {
-		part string
-		ns   *netns.NS
-		to   **child
-	}{{"part:backend", ns, &s.backend}, {"part:load", nil, &s.load}, {"part:spin", nil, &s.spinner}} {
-		if *c.to, err = startChild(ctx, c.part, c.ns); err != nil {
+	places := []struct {
+		to  **backend
+		far bool
+	}{{&s.near, false}, {&s.far, true}}
+	for _, p := range places {
+		if p.far && !slices.ContainsFunc(todo, func(s Scenario) bool { return s.Remote }) {
+			continue
+		}
+		var closers []func() error
+		*p.to, closers, err = s.startBackend(ctx, p.far)
+		undo = append(undo, closers...)
+		if err != nil {
 			return nil, cleanup, err
 		}
-		undo = append(undo, (*c.to).Close)
+	}
+	for part, to := range map[string]**child{"part:load": &s.load, "part:spin": &s.spinner} {
+		if *to, err = startChild(ctx, part, nil); err != nil {
+			return nil, cleanup, err
+		}
+		undo = append(undo, (*to).Close)
 	}
 	var spinning bool
-	err = errors.Join(s.backend.send(at), s.backend.receive(&s.site.Backend), s.spinner.receive(&spinning))
-	return s, cleanup, err
+	return s, cleanup, s.spinner.receive(&spinning)
 }
 
-// linkAddresses are the two ends of the link to the backend, different ones for
-// runs at the same time. RFC 2544 reserves 198.18.0.0/15 for benchmarks.
-func linkAddresses(pid int) (here, there netip.Prefix) {
-	subnet := uint16(pid) << 2 // of four addresses each
-	end := func(host byte) netip.Prefix {
-		return netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(subnet >> 8), byte(subnet) | host}), 30)
+func (s *stage) certificates() (err error) {
+	if s.authority, err = newAuthority(); err != nil {
+		return err
 	}
-	return end(1), end(2)
+	if s.ecdsa, err = s.authority.issue(serverName, false); err != nil {
+		return err
+	}
+	s.rsa, err = s.authority.issue("rsa."+serverName, true)
+	return err
 }
 
-// removeLink removes a link at once: a namespace that ends does so later.
-func removeLink(name string) error {
-	l, err := netlink.LinkByName(name)
-	if err == nil {
-		err = netlink.LinkDel(l)
+// startBackend starts a backend in a network namespace of its own when we are
+// root, else on loopback.
+func (s *stage) startBackend(ctx context.Context, far bool) (_ *backend, undo []func() error, err error) {
+	b := &backend{address: netip.MustParseAddr("127.0.0.1")}
+	listen := b.address
+	var ns *netns.NS
+	switch {
+	case os.Geteuid() == 0:
+		p, err := newPlace(far)
+		undo = append(undo, p.Close)
+		if err != nil {
+			return nil, undo, err
+		}
+		ns, b.address, listen = p.ns, p.address, p.listen
+	case far:
+		return nil, nil, errors.New("a remote backend needs network namespaces: run as root, or leave the scenarios out that begin with remote")
+	default:
+		fmt.Fprintln(os.Stderr, "not root: the backend is on loopback instead of another network namespace")
 	}
-	if err != nil {
-		return fmt.Errorf("remove link %s: %w", name, err)
+	if b.child, err = startChild(ctx, "part:backend", ns); err != nil {
+		return nil, undo, err
+	}
+	undo = append(undo, b.Close)
+	if err := b.send(backendSetup{At: listen, Identities: []identity{s.ecdsa, s.rsa}}); err != nil {
+		return nil, undo, err
+	}
+	var first backendAddress
+	return b, undo, b.receive(&first)
+}
+
+// fresh gives the backend new ports and returns them as gateways reach them.
+func (b *backend) fresh() (at backendAddress, err error) {
+	if err := b.send(struct{}{}); err != nil {
+		return at, fmt.Errorf("backend: %w", err)
+	}
+	if err := b.receive(&at); err != nil {
+		return at, fmt.Errorf("backend: %w", err)
+	}
+	at.Plain = netip.AddrPortFrom(b.address, at.Plain.Port())
+	at.TLS = netip.AddrPortFrom(b.address, at.TLS.Port())
+	return at, nil
+}
+
+// identities are those that a gateway serves in a scenario.
+func (s *stage) identities(scenario Scenario) ([]identity, error) {
+	if scenario.RSA {
+		return []identity{s.rsa}, nil
+	}
+	if scenario.Names <= 1 {
+		return []identity{s.ecdsa}, nil
+	}
+	for len(s.many) < scenario.Names {
+		id, err := s.authority.issue(fmt.Sprintf("n%d.%s", len(s.many), serverName), false)
+		if err != nil {
+			return nil, err
+		}
+		s.many = append(s.many, id)
+	}
+	return s.many[:scenario.Names], nil
+}
+
+// raiseFiles lets this process and its children have as many open files as they
+// may: idle connections are two in a gateway.
+func raiseFiles() error {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return fmt.Errorf("read the limit of open files: %w", err)
+	}
+	r.Cur = r.Max
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return fmt.Errorf("raise the limit of open files: %w", err)
 	}
 	return nil
 }

@@ -3,7 +3,9 @@
 package main
 
 import (
+	"maps"
 	"math"
+	"math/rand/v2"
 	"slices"
 )
 
@@ -27,21 +29,27 @@ func median(values []float64) float64 {
 	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }
 
-// Ratio compares a peer with the reference by the rounds that have both.
+// Ratio compares a peer with another by the rounds that have both.
 type Ratio struct {
-	// Median is that of the rounds' ratios.
+	// To is the other peer.
+	To string `json:"to"`
+	// Median is that of the rounds' ratios, Low and High bound its 95 %
+	// confidence interval, 0 with fewer than six rounds: five do not give one.
 	Median float64 `json:"median"`
+	Low    float64 `json:"low,omitempty"`
+	High   float64 `json:"high,omitempty"`
 	// Better is the number of rounds with a ratio under 1, of Rounds.
 	Better int `json:"better"`
 	Rounds int `json:"rounds"`
 }
 
 // compare pairs the values of two peers by round.
-func compare(peer, reference map[int]float64) Ratio {
+func compare(peer, other map[int]float64) Ratio {
 	var r Ratio
 	var ratios []float64
-	for round, v := range peer {
-		ref, ok := reference[round]
+	for _, round := range slices.Sorted(maps.Keys(peer)) {
+		v := peer[round]
+		ref, ok := other[round]
 		if !ok || ref == 0 {
 			continue
 		}
@@ -52,7 +60,27 @@ func compare(peer, reference map[int]float64) Ratio {
 		}
 	}
 	r.Median = median(ratios)
+	if len(ratios) >= 6 { // the chance that all of five lie on one side is 2/2^5, more than 5 %
+		r.Low, r.High = interval(ratios)
+	}
 	return r
+}
+
+// interval is the 95 % confidence interval of the median: the bootstrap's
+// percentiles (Efron, 1979). The same values give the same interval.
+func interval(values []float64) (low, high float64) {
+	const resamples = 4000
+	random := rand.New(rand.NewPCG(1, 1))
+	medians := make([]float64, resamples)
+	sample := make([]float64, len(values))
+	for i := range medians {
+		for j := range sample {
+			sample[j] = values[random.IntN(len(values))]
+		}
+		medians[i] = median(sample)
+	}
+	slices.Sort(medians)
+	return medians[resamples*25/1000], medians[resamples*975/1000-1]
 }
 
 // turn is the order of n peers in a round. Rounds run forth and back (ABBA),

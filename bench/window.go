@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 )
 
@@ -15,17 +16,25 @@ type Window struct {
 	Peer     string `json:"peer"`
 	Scenario string `json:"scenario"`
 	Error    string `json:"error,omitempty"`
+	// Lacks says why the gateway cannot do the scenario: no failure.
+	Lacks string `json:"lacks,omitempty"`
 	// Wall is in seconds.
 	Wall float64 `json:"wall_seconds"`
 	// CPU times of the whole window, in seconds.
 	Gateway float64 `json:"gateway_cpu_seconds"`
 	Backend float64 `json:"backend_cpu_seconds"`
 	Client  float64 `json:"client_cpu_seconds"`
-	// PerUnit is the gateway's CPU time per unit of the scenario, in its unit;
-	// BackendPerUnit the backend's.
+	// PerUnit is the gateway's figure per unit of the scenario, in its unit: CPU
+	// time, or memory. BackendPerUnit and ClientPerUnit are CPU times.
 	PerUnit        float64  `json:"gateway_per_unit"`
 	BackendPerUnit float64  `json:"backend_per_unit"`
+	ClientPerUnit  float64  `json:"client_per_unit"`
 	Latency        *Latency `json:"latency_us,omitempty"`
+	// Rate is that of an open loop, in messages a second.
+	Rate float64 `json:"rate,omitempty"`
+	// Kernel is the kernel's memory for a connection in the gateway's cgroup, kB;
+	// nil where it is not known.
+	Kernel *float64 `json:"kernel_kb,omitempty"`
 	// Spliced is the share of the payload, both ways, that took the splice; nil
 	// when the gateway does not count it.
 	Spliced *float64 `json:"spliced,omitempty"`
@@ -33,20 +42,22 @@ type Window struct {
 	// hypervisor and processes outside the benchmark took meanwhile.
 	Steal  float64 `json:"steal"`
 	Others float64 `json:"others"`
+	Load   string  `json:"load_average"`
 }
+
+// figures tells whether the window has any.
+func (w Window) figures() bool { return w.Error == "" && w.Lacks == "" }
 
 // cpuReading is the CPU time of everything at one moment.
 type cpuReading struct {
 	gateway, backend, client, spinner time.Duration
 	machine                           Machine
-	at                                time.Time
 }
 
-func (s *stage) read(g *gateway) (r cpuReading, err error) {
+func (s *stage) read(g *gateway, b *backend) (r cpuReading, err error) {
 	var errs [5]error
-	r.at = time.Now()
 	r.gateway, errs[0] = cpuTimes(g.pids)
-	r.backend, errs[1] = cpuTime(s.backend.pid())
+	r.backend, errs[1] = cpuTime(b.pid())
 	r.client, errs[2] = cpuTime(s.load.pid())
 	r.spinner, errs[3] = cpuTime(s.spinner.pid())
 	r.machine, errs[4] = readMachine()
@@ -54,25 +65,68 @@ func (s *stage) read(g *gateway) (r cpuReading, err error) {
 }
 
 // measure does one window with a gateway process of its own: nothing of
-// another peer runs beside it, and no peer is judged by one lucky start.
-func (s *stage) measure(ctx context.Context, peer Peer, scenario Scenario, round int) Window {
-	w := Window{Round: round, Peer: peer.Name, Scenario: scenario.Name}
-	g, err := startGateway(ctx, peer, s.site)
-	if err == nil {
-		err = errors.Join(s.run(ctx, g, scenario, &w), g.Close())
+// another peer runs beside it, and no peer is judged by one lucky start. rate
+// is that of an open scenario.
+func (s *stage) measure(ctx context.Context, peer Peer, scenario Scenario, round int, rate float64) Window {
+	w := Window{Round: round, Peer: peer.Name, Scenario: scenario.Name, Rate: rate, Load: loadAverage()}
+	if w.Lacks = peer.lacks(scenario); w.Lacks != "" {
+		return w
 	}
-	if err != nil {
+	g, b, err := s.open(ctx, peer, scenario)
+	if err == nil {
+		err = errors.Join(s.run(ctx, g, b, scenario, &w), g.Close())
+	}
+	switch {
+	case errors.Is(err, errRefused) && !peer.Metrics:
+		w.Lacks = fmt.Sprintf("its TLS library has no %v", scenario.group())
+	case err != nil:
 		w.Error = err.Error()
 	}
 	return w
 }
 
-func (s *stage) run(ctx context.Context, g *gateway, scenario Scenario, w *Window) error {
-	prepare := loadRequest{
-		Step: "prepare", Scenario: scenario,
-		Address: g.site.Listen, ServerName: s.site.ServerName, CA: s.site.certificate,
+// open starts the gateway of a window.
+func (s *stage) open(ctx context.Context, peer Peer, scenario Scenario) (*gateway, *backend, error) {
+	b := s.near
+	if scenario.Remote {
+		b = s.far
 	}
-	if _, err := s.step(prepare); err != nil {
+	at, err := b.fresh()
+	if err != nil {
+		return nil, nil, err
+	}
+	site := Site{Dir: s.dir, Mode: scenario.Mode, Backend: at.Plain, Workers: s.workers}
+	if site.identities, err = s.identities(scenario); err != nil {
+		return nil, nil, err
+	}
+	if scenario.Mode == Passthrough {
+		site.Backend = at.TLS
+	}
+	if peer.Command != nil {
+		g, err := startGateway(ctx, peer, site)
+		return g, b, err
+	}
+	site.Listen = at.TLS
+	if scenario.Mode == Plain {
+		site.Listen = at.Plain
+	}
+	return &gateway{peer: peer, site: site}, b, nil
+}
+
+// target is where the clients of a gateway connect.
+func (s *stage) target(g *gateway) Target {
+	t := Target{Address: g.site.Listen, Plain: g.site.Mode == Plain, Root: s.authority.root()}
+	for _, id := range g.site.identities {
+		t.ServerNames = append(t.ServerNames, id.Name)
+	}
+	return t
+}
+
+func (s *stage) run(ctx context.Context, g *gateway, b *backend, scenario Scenario, w *Window) error {
+	if _, err := s.step(loadRequest{Step: "prepare", Scenario: scenario, Target: s.target(g)}); err != nil {
+		return err
+	}
+	if err := g.refresh(); err != nil {
 		return err
 	}
 	trafficBefore, err := g.traffic(ctx)
@@ -80,15 +134,19 @@ func (s *stage) run(ctx context.Context, g *gateway, scenario Scenario, w *Windo
 		return err
 	}
 	time.Sleep(50 * time.Millisecond) // whatever the warm-up left to do ends here
-	before, err := s.read(g)
+	memoryBefore, err := g.memory(scenario)
 	if err != nil {
 		return err
 	}
-	reply, err := s.step(loadRequest{Step: "measure", Scenario: scenario})
+	before, err := s.read(g, b)
 	if err != nil {
 		return err
 	}
-	after, err := s.read(g)
+	reply, err := s.step(loadRequest{Step: "measure", Scenario: scenario, Rate: w.Rate})
+	if err != nil {
+		return err
+	}
+	after, err := s.read(g, b)
 	if err != nil {
 		return err
 	}
@@ -98,9 +156,17 @@ func (s *stage) run(ctx context.Context, g *gateway, scenario Scenario, w *Windo
 	}
 	w.fill(scenario, before, after, reply)
 	w.Spliced = trafficAfter.splicedSince(trafficBefore)
+	if scenario.Measured.Op == Hold {
+		if err := w.fillMemory(g, scenario, memoryBefore); err != nil {
+			return err
+		}
+	}
 	_, err = s.step(loadRequest{Step: "finish"})
 	return err
 }
+
+// errRefused says that a peer has no TLS parameters in common with the client.
+var errRefused = errors.New("handshake refused")
 
 func (s *stage) step(req loadRequest) (reply loadReply, err error) {
 	if err := s.load.send(req); err != nil {
@@ -108,6 +174,9 @@ func (s *stage) step(req loadRequest) (reply loadReply, err error) {
 	}
 	if err := s.load.receive(&reply); err != nil {
 		return reply, fmt.Errorf("client: %w", err)
+	}
+	if reply.Refused {
+		return reply, fmt.Errorf("client: %s: %w: %s", req.Step, errRefused, reply.Error)
 	}
 	if reply.Error != "" {
 		return reply, fmt.Errorf("client: %s: %s", req.Step, reply.Error)
@@ -122,6 +191,7 @@ func (w *Window) fill(scenario Scenario, before, after cpuReading, reply loadRep
 	w.Gateway, w.Backend, w.Client = gateway.Seconds(), backend.Seconds(), client.Seconds()
 	w.PerUnit = w.Gateway / scenario.Units() * scenario.Scale
 	w.BackendPerUnit = w.Backend / scenario.Units() * scenario.Scale
+	w.ClientPerUnit = w.Client / scenario.Units() * scenario.Scale
 	w.Latency = reply.Latency
 	machine := after.machine.minus(before.machine)
 	if machine.Total > 0 {
@@ -130,3 +200,5 @@ func (w *Window) fill(scenario Scenario, before, after cpuReading, reply loadRep
 		w.Others = max(0, float64(others)/float64(machine.Total)) // ticks are coarse
 	}
 }
+
+var loopback = netip.MustParseAddr("127.0.0.1")

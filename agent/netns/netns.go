@@ -88,10 +88,10 @@ func onThread(f func() error) error {
 	return <-done
 }
 
-// Veth joins two namespaces with a pair of links named veth0, each with the
-// addresses given for its side, and waits for nothing: IPv6 addresses are
-// usable at once (no duplicate address detection). A nil namespace is the
-// caller's own; its end is named name.
+// Veth joins two namespaces with a pair of links, name in a and name with a "p"
+// at its end in b, each with the addresses given for its side, and waits for
+// nothing: IPv6 addresses are usable at once (no duplicate address detection).
+// A nil namespace is the caller's own.
 func Veth(a, b *NS, name string, addrsA, addrsB []netip.Prefix) error {
 	link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: name + "p"}
 	if err := netlink.LinkAdd(link); err != nil {
