@@ -27,8 +27,8 @@
 // Memory is what idle connections add after the first tenth of them.
 //
 // Every gateway may use all CPUs, by the default or the recommendation of its
-// own documentation: a thread per CPU (HAProxy), a worker process per CPU
-// (nginx), GOMAXPROCS (Sluice). The configurations are in the folder peers.
+// own documentation: a thread per CPU (HAProxy, Envoy), a worker process per CPU
+// (nginx, Hitch), a thread per connection (stunnel), GOMAXPROCS (Sluice). The configurations are in the folder peers.
 //
 // Idle-class spinners keep virtual CPUs from halting during the run. The
 // minimum over the rounds is the figure that other load on the machine
