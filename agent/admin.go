@@ -44,7 +44,7 @@ func listenAdmin(path string) (net.Listener, error) {
 
 	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		c.Close()
-		return nil, fmt.Errorf("admin socket %s: another agent is running there; choose another path with -admin", path)
+		return nil, fmt.Errorf("admin socket %s: another agent is running there; take over from it with -take-over, or choose another path with -admin", path)
 	} else if errors.Is(err, syscall.ECONNREFUSED) {
 		info, err := os.Lstat(path)
 		if err != nil || info.Mode().Type() != fs.ModeSocket {
@@ -109,6 +109,7 @@ func (a *Agent) adminHandler() http.Handler {
 		}
 		writeJSON(w, x)
 	})
+	mux.HandleFunc("GET /handover", a.serveHandover)
 	return mux
 }
 

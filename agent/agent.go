@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sluice-gateway/sluice/agent/config"
+	"github.com/sluice-gateway/sluice/agent/handover"
 	"github.com/sluice-gateway/sluice/agent/splice"
 	"github.com/sluice-gateway/sluice/agent/udp"
 	"github.com/sluice-gateway/sluice/terminator"
@@ -29,11 +30,21 @@ import (
 type Options struct {
 	// Version is what the metrics and the status call this program.
 	Version string
+	// Instance tells this agent from others that the machine has in the course of
+	// time: the name of its pod, "" where there is none.
+	Instance string
 	// Admin is the path of the admin socket, "" for none. Its file mode, 0600,
 	// is the access control.
 	Admin string
 	// Metrics is the TCP address of /metrics, /healthz and /readyz, "" for none.
 	Metrics string
+	// TakeOver takes over from an agent that answers on the admin socket: its
+	// listening sockets, then everything else that only one agent can have. Without
+	// it that agent is an error.
+	TakeOver bool
+	// HandedOver optionally is called when a successor has taken over from this
+	// agent. It leaves to it what the agent does not know of, before it returns.
+	HandedOver func()
 	// Splice says how to load the kernel half; nil relays everything.
 	Splice *splice.Options
 	// Server is the terminator to run; the agent sets its Dial and Metrics.
@@ -62,6 +73,16 @@ type Agent struct {
 	splice    SpliceStatus
 
 	admin, metrics net.Listener
+	servers        []*http.Server // on them
+
+	before *handover.Offer // what the agent before this one has handed over, or nil
+	served chan struct{}   // closed with the first snapshot
+	alone  chan struct{}   // closed when there is no agent before this one, or it has left
+	rest   atomic.Pointer[handover.Rest]
+
+	handing   sync.Mutex // to a successor: held from its asking until all has ended
+	successor atomic.Pointer[net.UnixConn]
+	left      atomic.Bool // to it
 
 	mu      sync.Mutex // one Apply at a time
 	current atomic.Pointer[applied]
@@ -82,7 +103,8 @@ type applied struct {
 // It fails when a socket cannot be opened; a splice that cannot is no failure.
 // Whoever gets an Agent must Run it, which closes what New opened.
 func New(opts Options) (_ *Agent, err error) {
-	a := &Agent{opts: opts, started: time.Now(), resolver: newResolver(opts.Log), udp: udp.New(opts.Log), registry: prometheus.NewPedanticRegistry()}
+	a := &Agent{opts: opts, started: time.Now(), resolver: newResolver(opts.Log), udp: udp.New(opts.Log), registry: prometheus.NewPedanticRegistry(),
+		served: make(chan struct{}), alone: make(chan struct{})}
 	a.udp.FreeBind = opts.Server.FreeBind
 	if opts.Server.Metrics == nil {
 		opts.Server.Metrics = terminator.NewMetrics()
@@ -92,12 +114,24 @@ func New(opts Options) (_ *Agent, err error) {
 			err = errors.Join(err, a.close())
 		}
 	}()
-	if opts.Admin != "" {
-		if a.admin, err = listenAdmin(opts.Admin); err != nil {
+	if opts.TakeOver && opts.Admin != "" {
+		if a.before, err = ask(opts.Admin); err != nil {
 			return nil, err
 		}
 	}
-	if opts.Metrics != "" {
+	if a.before != nil {
+		if err := a.inherit(); err != nil {
+			return nil, err
+		}
+	} else {
+		close(a.alone)
+		if opts.Admin != "" {
+			if a.admin, err = listenAdmin(opts.Admin); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if opts.Metrics != "" && a.metrics == nil {
 		if a.metrics, err = net.Listen("tcp", opts.Metrics); err != nil {
 			return nil, fmt.Errorf("listen for metrics on %s: %s; choose another address with -metrics", opts.Metrics, errno(err))
 		}
@@ -118,6 +152,9 @@ func (a *Agent) close() error {
 			}
 		}
 	}
+	if a.before != nil {
+		a.before.Close()
+	}
 	if a.splicer != nil {
 		errs = append(errs, a.splicer.Close())
 	}
@@ -125,9 +162,13 @@ func (a *Agent) close() error {
 }
 
 // Run serves until ctx ends, then drains: /readyz says so at once, no
-// connection is accepted any more, open ones may finish within the server's
-// drain timeout; UDP is served meanwhile. Metrics and the admin socket answer until the end; the splice
-// is closed last. Snapshots may be applied before and during Run.
+// connection is accepted any more once the server's Linger is over, open ones may
+// finish within its drain timeout; UDP is served meanwhile. Metrics and the admin
+// socket answer until the end; the splice is closed last. Snapshots may be applied
+// before and during Run.
+//
+// When a successor takes over, the same goes for what it has not taken: Run goes
+// on until ctx ends.
 func (a *Agent) Run(ctx context.Context) error {
 	resolving, stopResolving := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopResolving()
@@ -135,10 +176,20 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() { a.keepResolving(resolving) })
 	var udpErr error
 	wg.Go(func() { udpErr = a.udp.Run(resolving) })
-	servers := []*http.Server{
-		a.serve(&wg, a.admin, a.adminHandler()),
-		a.serve(&wg, a.metrics, a.metricsHandler()),
-	}
+	a.servers = []*http.Server{newServer(a.adminHandler(), a.opts.Log), newServer(a.metricsHandler(), a.opts.Log)}
+	wg.Go(func() {
+		if !a.takeOver(ctx) {
+			return
+		}
+		for i, l := range []net.Listener{a.admin, a.metrics} {
+			if l != nil {
+				wg.Go(func() { a.serve(a.servers[i], l) })
+			}
+		}
+		if a.before != nil {
+			a.followRest(ctx)
+		}
+	})
 	unregister := context.AfterFunc(ctx, func() { a.ending.Store(true) })
 	defer unregister()
 
@@ -146,35 +197,33 @@ func (a *Agent) Run(ctx context.Context) error {
 
 	a.ending.Store(true)
 	stopResolving()
-	for _, s := range servers {
-		if s != nil {
-			_ = s.Close()
-		}
+	if c := a.successor.Load(); c != nil && !a.left.Load() {
+		_ = c.Close() // too late
+	}
+	a.handing.Lock() // for good
+	for _, s := range a.servers {
+		_ = s.Close()
 	}
 	wg.Wait()
 	return errors.Join(err, udpErr, a.close())
 }
 
-// serve answers HTTP on l, which may be nil, until the returned server is
-// closed.
-func (a *Agent) serve(wg *sync.WaitGroup, l net.Listener, h http.Handler) *http.Server {
-	if l == nil {
-		return nil
-	}
-	s := &http.Server{
+func newServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       time.Minute, // a forgotten client must not keep a descriptor
 		WriteTimeout:      30 * time.Second,
 		MaxHeaderBytes:    8 << 10,
-		ErrorLog:          slog.NewLogLogger(a.opts.Log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	wg.Go(func() {
-		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			a.opts.Log.Error("stopped answering", "address", l.Addr(), "error", err)
-		}
-	})
-	return s
+}
+
+// serve answers HTTP on l until the server is closed, or l left to a successor.
+func (a *Agent) serve(s *http.Server, l net.Listener) {
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) && !a.left.Load() {
+		a.opts.Log.Error("stopped answering", "address", l.Addr(), "error", err)
+	}
 }
 
 // Apply makes the node serve s and tells how that went, listener by listener.
@@ -210,9 +259,13 @@ func (a *Agent) publish(s *config.Snapshot) config.Report {
 		}
 	}
 	report := a.opts.Server.Apply(tcp)
-	maps.Copy(report.Listeners, a.udp.Apply(datagrams))
+	if a.isAlone() { // the kernel has one table for UDP
+		maps.Copy(report.Listeners, a.udp.Apply(datagrams))
+	}
 	report.Hash = s.Hash()
-	a.current.Store(&applied{snapshot: s, hash: report.Hash, at: time.Now(), certificates: Describe(s)})
+	if a.current.Swap(&applied{snapshot: s, hash: report.Hash, at: time.Now(), certificates: Describe(s)}) == nil {
+		close(a.served)
+	}
 	return report
 }
 

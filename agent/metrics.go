@@ -24,6 +24,10 @@ var (
 		"Endpoint names whose last lookup failed.", nil, nil)
 	upDesc = prometheus.NewDesc("sluice_listener_up",
 		"Whether the listener is served.", []string{"listener"}, nil)
+	restDesc = prometheus.NewDesc("sluice_predecessor_connections",
+		"Open connections of the agent that this one has taken over from.", nil, nil)
+	restUntilDesc = prometheus.NewDesc("sluice_predecessor_deadline_timestamp_seconds",
+		"When the agent that this one has taken over from resets what is left of its connections.", nil, nil)
 	problemsDesc = prometheus.NewDesc("sluice_problems",
 		"Problems of files and objects, as sluice status lists them.", nil, nil)
 )
@@ -33,7 +37,7 @@ type collector struct{ a *Agent }
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{buildDesc, appliedDesc, expiryDesc, unresolvedDesc, problemsDesc, upDesc} {
+	for _, d := range []*prometheus.Desc{buildDesc, appliedDesc, expiryDesc, unresolvedDesc, problemsDesc, upDesc, restDesc, restUntilDesc} {
 		ch <- d
 	}
 }
@@ -45,6 +49,12 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(buildDesc, 1, c.a.opts.Version, runtime.Version())
 	gauge(unresolvedDesc, float64(len(c.a.resolver.unresolved())))
+	if r := c.a.rest.Load(); r != nil {
+		gauge(restDesc, float64(r.Connections))
+		if !r.Until.IsZero() && r.Connections > 0 {
+			gauge(restUntilDesc, float64(r.Until.Unix()))
+		}
+	}
 	if c.a.opts.Resources != nil {
 		_, problems := c.a.opts.Resources()
 		gauge(problemsDesc, float64(problems))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"os"
 	"slices"
 	"time"
 
@@ -16,8 +17,11 @@ import (
 
 // Status is what a node says of itself. It holds no secrets.
 type Status struct {
-	Version string    `json:"version"`
-	Started time.Time `json:"started"`
+	Version string `json:"version"`
+	// Instance is the name of the agent's pod, "" where there is none.
+	Instance string    `json:"instance,omitempty"`
+	PID      int       `json:"pid"`
+	Started  time.Time `json:"started"`
 	// Snapshot is the hash of what is served, "" before the first one.
 	Snapshot string    `json:"snapshot,omitempty"`
 	Applied  time.Time `json:"applied,omitzero"`
@@ -60,7 +64,7 @@ type ListenerStatus struct {
 
 // Status tells what the node serves, and how.
 func (a *Agent) Status() Status {
-	s := Status{Version: a.opts.Version, Started: a.started, Draining: a.ending.Load(), Splice: a.splice,
+	s := Status{Version: a.opts.Version, Instance: a.opts.Instance, PID: os.Getpid(), Started: a.started, Draining: a.ending.Load(), Splice: a.splice,
 		Unresolved: a.resolver.unresolved(), Listeners: []ListenerStatus{}, Certificates: []CertificateStatus{}}
 	if a.splicer != nil {
 		s.Splice.Outcomes, _ = a.splicer.Outcomes() // closed: none

@@ -52,6 +52,10 @@ type Server struct {
 	KeepAlive time.Duration
 	// DrainTimeout is how long Run lets connections finish. Default 30 s.
 	DrainTimeout time.Duration
+	// Linger is the part of DrainTimeout in which Run goes on accepting: a
+	// successor may take over (Listeners, Leave), and those who send clients here
+	// have to hear that they should not. Default 0.
+	Linger time.Duration
 	// FreeBind listens on addresses of listeners even while the node does not
 	// have them (IP_FREEBIND), so that an address that comes is served at once.
 	// Without it only those of Snapshot.Addresses are.
@@ -84,12 +88,15 @@ type Server struct {
 	conns    registry
 	snapshot atomic.Pointer[state]
 
-	mu      sync.Mutex // Apply, Run
-	sockets map[socketKey]*socket
-	limits  map[string]*limit  // by listener
-	trusts  map[trust]*tickets // of the present snapshot
-	phase   phase
-	accepts sync.WaitGroup
+	mu        sync.Mutex // Apply, Run
+	sockets   map[socketKey]*socket
+	inherited map[socketKey]*net.TCPListener // that nobody wanted yet
+	limits    map[string]*limit              // by listener
+	trusts    map[trust]*tickets             // of the present snapshot
+	phase     phase
+	left      chan struct{} // closed when it is stopped
+	until     time.Time     // it may drain
+	accepts   sync.WaitGroup
 }
 
 type phase int
@@ -127,6 +134,7 @@ func (s *Server) init() {
 		s.kill, s.killNow = context.WithCancel(context.Background())
 		s.conns.live = map[uint64]*connection{}
 		s.sockets = map[socketKey]*socket{}
+		s.left = make(chan struct{})
 		s.limits = map[string]*limit{}
 		s.trusts = map[trust]*tickets{}
 		s.snapshot.Store(&state{})
@@ -141,9 +149,9 @@ func def[T comparable](field *T, value T) {
 	}
 }
 
-// Run accepts connections until ctx ends. Then it stops to listen, lets the
-// connections finish for DrainTimeout, resets those that are left, and returns
-// nil when everything is gone. Call it once.
+// Run accepts connections until ctx ends, and for Linger. Then it stops to
+// listen, lets the connections finish until DrainTimeout is over, resets those
+// that are left, and returns nil when everything is gone. Call it once.
 func (s *Server) Run(ctx context.Context) error {
 	s.init()
 	s.reserve.open()
@@ -163,15 +171,17 @@ func (s *Server) Run(ctx context.Context) error {
 	go func() { defer close(served); _ = s.httpd.Serve(s.httpNew) }()
 
 	<-ctx.Done()
+	deadline, cancel := context.WithTimeout(context.Background(), s.DrainTimeout)
+	defer cancel()
 	s.mu.Lock()
-	s.phase = stopped
-	for key, k := range s.sockets {
-		k.close()
-		delete(s.sockets, key)
-	}
+	s.until, _ = deadline.Deadline()
 	s.mu.Unlock()
-	s.accepts.Wait()
-	s.drain()
+	select {
+	case <-s.left:
+	case <-time.After(s.Linger):
+	}
+	s.Leave()
+	s.drain(deadline)
 	close(stop)
 	wg.Wait()
 	<-served
@@ -180,8 +190,8 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // drain waits for the connections and ends what is left at the deadline.
-func (s *Server) drain() {
-	deadline, cancel := context.WithTimeout(context.Background(), s.DrainTimeout)
+func (s *Server) drain(deadline context.Context) {
+	deadline, cancel := context.WithCancel(deadline)
 	defer cancel()
 	s.Log.Info("draining", "connections", s.conns.count(), "timeout", s.DrainTimeout)
 	// A connection in its handshake may become one of package http.

@@ -51,6 +51,14 @@ type socket struct {
 // listen opens the socket. Everything that accepted connections should have is
 // set here, once, and inherited.
 func (s *Server) listen(k *socket) {
+	if ln := s.inherited[k.key]; ln != nil {
+		delete(s.inherited, k.key)
+		k.ln, k.err = ln, nil
+		if s.phase == running {
+			s.start(k)
+		}
+		return
+	}
 	shared := false
 	for other := range s.sockets {
 		shared = shared || (other.overlaps(k.key) && s.sockets[other].ln != nil)
@@ -197,13 +205,27 @@ func (s *Server) accept(k *socket) {
 		if len(s.slots) == cap(s.slots) {
 			s.conns.evict()
 		}
-		select {
-		case s.slots <- struct{}{}:
-			c := s.open(k, tcp)
-			go s.serve(c)
-		case <-k.done:
+		if !s.slot(k) {
 			relay.Abort(tcp)
+			continue
 		}
+		go s.serve(s.open(k, tcp))
+	}
+}
+
+// slot waits for room for a connection. There is none for one that would have to
+// wait when the socket is closed.
+func (s *Server) slot(k *socket) bool {
+	select {
+	case s.slots <- struct{}{}:
+		return true
+	default:
+	}
+	select {
+	case s.slots <- struct{}{}:
+		return true
+	case <-k.done:
+		return false
 	}
 }
 

@@ -138,8 +138,23 @@ func (h *Holder) Announce() {
 // this node was told meanwhile, and who was told of it, may be out of date.
 func (h *Holder) Back() <-chan struct{} { return h.back }
 
-// Leave leaves the addresses to another process of this node, which holds them
-// now: nothing is renewed or removed any more.
+// Keep makes the addresses last for a while without being renewed, for another
+// process of this node that is about to hold them.
+func (h *Holder) Keep() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for a, s := range h.want {
+		if s.link == 0 {
+			continue
+		}
+		if err := put(a, s.link, unix.NLM_F_REPLACE, lifetimeKept); err != nil {
+			h.log.Warn("address", "address", a, "error", err)
+		}
+	}
+}
+
+// Leave leaves the addresses to another process of this node: nothing is renewed
+// or removed any more.
 func (h *Holder) Leave() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -264,7 +279,7 @@ func (h *Holder) hold(a netip.Addr, s *address, x assigned, table routes) error 
 		}
 	}
 	if at != x.link {
-		if err := put(a, at, unix.NLM_F_EXCL); err != nil {
+		if err := put(a, at, unix.NLM_F_EXCL, lifetime); err != nil {
 			s.link = x.link
 			return err
 		}
@@ -275,7 +290,7 @@ func (h *Holder) hold(a netip.Addr, s *address, x assigned, table routes) error 
 			}
 		}
 	} else if x.left <= renewBelow {
-		if err := put(a, at, unix.NLM_F_REPLACE); err != nil {
+		if err := put(a, at, unix.NLM_F_REPLACE, lifetime); err != nil {
 			return err
 		}
 	}

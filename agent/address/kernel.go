@@ -19,6 +19,9 @@ const (
 	// hangs, does not answer for its addresses much longer than its Lease lasts.
 	lifetime   = 5
 	renewBelow = 3
+	// lifetimeKept is for addresses that another process of the node is about to
+	// take over: it has to start first.
+	lifetimeKept = 15
 
 	// ours marks our addresses; the kernel itself uses 1 to 3.
 	ours = 'S'
@@ -87,7 +90,7 @@ func list() (out []assigned, err error) {
 // the node opens (IPv4: scope host; IPv6: deprecated, RFC 6724 5.3) and brings
 // no route. IPv6 is usable at once, without duplicate address detection: the
 // node that had it may still be there.
-func put(a netip.Addr, link, flags int) error {
+func put(a netip.Addr, link, flags int, seconds uint32) error {
 	head := nl.NewIfAddrmsg(unix.AF_INET)
 	head.Prefixlen, head.Index, head.Scope = uint8(a.BitLen()), uint32(link), unix.RT_SCOPE_HOST
 	more := uint32(unix.IFA_F_NOPREFIXROUTE)
@@ -101,7 +104,7 @@ func put(a netip.Addr, link, flags int) error {
 	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, a.AsSlice()))
 	req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(more)))
 	req.AddData(nl.NewRtAttr(ifaProto, []byte{ours}))
-	life := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Valid: lifetime}} // and preferred for no second
+	life := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Valid: seconds}} // and preferred for no second
 	req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, life.Serialize()))
 	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
 		return fmt.Errorf("hold address %s on link %s: %w%s", a, name(link), err, cure(err, a, link))

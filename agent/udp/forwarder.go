@@ -123,7 +123,7 @@ var errEnded = errors.New("the agent has stopped")
 // serve brings the node in line with want. f.mu is held.
 func (f *Forwarder) serve() {
 	problems := map[string]string{}
-	if f.ended {
+	if f.ended { // or left
 		for _, l := range f.want {
 			problems[l.name] = errEnded.Error()
 		}
@@ -210,6 +210,27 @@ func (f *Forwarder) disown() error {
 	return err
 }
 
+// Leave leaves the rules, and with them the sessions, to another process of this
+// network namespace: nothing is changed or taken away any more.
+func (f *Forwarder) Leave() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended = true
+	f.closeSockets()
+	f.serve()
+	if f.owner == nil {
+		return nil
+	}
+	return f.disown()
+}
+
+func (f *Forwarder) closeSockets() {
+	for at, s := range f.sockets {
+		s.close()
+		delete(f.sockets, at)
+	}
+}
+
 // end takes everything away.
 func (f *Forwarder) end() error {
 	f.mu.Lock()
@@ -223,10 +244,7 @@ func (f *Forwarder) end() error {
 		}
 		errs = append(errs, err, f.disown())
 	}
-	for at, s := range f.sockets {
-		s.close()
-		delete(f.sockets, at)
-	}
+	f.closeSockets()
 	f.serve()
 	return errors.Join(errs...)
 }

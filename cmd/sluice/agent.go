@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -116,17 +118,23 @@ func clusterAgent(e *env, flags *flag.FlagSet, args []string) error {
 	opts := f.options(log, accessLog)
 	// An address that another node holds now may be this node's in a second.
 	opts.Server.FreeBind = true
+	// Who replaces this pod comes within seconds.
+	opts.Server.Linger = f.drainTimeout / 3
 	opts.Collectors = []prometheus.Collector{holder}
 	opts.Resources = func() (any, int) {
 		problems := src.Problems()
 		return resourceStatus{Problems: problems}, len(problems)
 	}
+	opts.HandedOver = src.HandOver
+	// For the access log, if there is one; else it is not to end the agent.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	ctx, stop := drainOnSignal(e.ctx, log)
 	defer stop()
 	a, err := agent.New(opts)
 	if err != nil {
 		return err
 	}
+	src.Alone = a.Alone()
 	return serve(ctx, stop, a, func(ctx context.Context) error { return src.Run(ctx, a) })
 }
 

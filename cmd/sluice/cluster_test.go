@@ -219,7 +219,7 @@ func (n *clusterNode) start() {
 	n.cmd = exec.Command("nsenter", "--net="+n.Path(os.Getpid()),
 		"setpriv", "--bounding-set", "-all,+net_admin,+bpf,+perfmon,+net_bind_service", "--inh-caps", "-all",
 		"sluice", "agent", "-kubeconfig", filepath.Join(n.dir, "kubeconfig"), "-namespace", n.of.namespace, "-node", n.name,
-		"-admin", filepath.Join(n.dir, "admin.sock"), "-metrics", "off", "-splice", "off", "-drain-timeout", "1s")
+		"-admin", filepath.Join(n.dir, "admin.sock"), "-metrics", "off", "-splice", "off", "-drain-timeout", "1s", "-take-over")
 	log, err := os.OpenFile(filepath.Join(n.dir, "log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		n.t.Fatal(err)

@@ -11,6 +11,7 @@
 //	sluice explain     say what became of a route, or would of a connection
 //	sluice probe       connect as a client and say what it sees
 //	sluice lint        check files before they are served
+//	sluice ready       tell whether the agent of this pod, or machine, serves
 //	sluice doctor      check what the splice needs on this machine
 //	sluice version     print the version
 //
@@ -44,6 +45,7 @@ var commands = []command{
 	{"explain", "WHAT", "say what became of a route, or would of a connection", explain},
 	{"probe", "HOST:PORT", "connect as a client and say what it sees", probe},
 	{"lint", "", "check files before they are served", lint},
+	{"ready", "", "tell whether the agent of this pod, or machine, serves", ready},
 	{"doctor", "", "check what the splice needs on this machine", doctor},
 	{"version", "", "print the version", version},
 }

@@ -37,10 +37,12 @@ type runFlags struct {
 	logLevel                          slog.Level
 	drainTimeout, idleTimeout         time.Duration
 	maxConnections                    int
+	takeOver                          bool
 }
 
 func (f *runFlags) register(flags *flag.FlagSet) {
 	flags.StringVar(&f.admin, "admin", defaultAdmin(), "`path` of the admin socket; its file mode, 0600, is the access control")
+	flags.BoolVar(&f.takeOver, "take-over", false, "take over from the agent that runs at the admin socket, without refusing a connection")
 	flags.StringVar(&f.metrics, "metrics", defaultMetrics, "`address` of /metrics, /healthz and /readyz, or off")
 	flags.StringVar(&f.splice, "splice", "auto", "`auto` splices where this machine can, off relays everything")
 	flags.StringVar(&f.recordLoop, "record-loop", "on", "`on` carries TLS 1.3 in records of our own after the handshake, off leaves it to crypto/tls")
@@ -93,7 +95,7 @@ func (f *runFlags) open(e *env) (log *slog.Logger, accessLog io.WriteCloser, err
 
 // options are those of an agent that runs as the flags say.
 func (f *runFlags) options(log *slog.Logger, accessLog io.Writer) agent.Options {
-	opts := agent.Options{Version: buildVersion(), Admin: f.admin, Log: log,
+	opts := agent.Options{Version: buildVersion(), Instance: os.Getenv("POD_NAME"), Admin: f.admin, TakeOver: f.takeOver, Log: log,
 		Server: &terminator.Server{NoRecordLoop: f.recordLoop == "off", DrainTimeout: f.drainTimeout, IdleTimeout: f.idleTimeout,
 			MaxConnections: f.maxConnections, Log: log}}
 	if f.metrics != "off" {
@@ -145,12 +147,14 @@ func run(e *env, flags *flag.FlagSet, args []string) error {
 	signal.Notify(reread, syscall.SIGHUP)
 	defer signal.Stop(reread)
 	defer src.letGo()
+	opts.HandedOver = src.handOver
 	dir := &folder.Folder{Dir: flags.Arg(0), Reread: reread}
 	if err := dir.Check(); err != nil {
 		return err
 	}
 	ctx, stop := drainOnSignal(e.ctx, log)
 	defer stop()
+	src.end = stop
 	a, err := agent.New(opts)
 	if err != nil {
 		return err

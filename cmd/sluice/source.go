@@ -32,18 +32,20 @@ type source struct {
 	log           *slog.Logger
 	agent         *agent.Agent
 	nodeAddresses []netip.Addr
+	end           func()          // of the process, after draining
 	holder        *address.Holder // nil until there is an address to hold
 
-	mu        sync.Mutex
-	read      bool
-	resources translate.Resources
-	files     []folder.Problem
-	snapshot  *config.Snapshot
-	hash      string
-	statuses  []translate.Status
-	problems  []string // of files, objects and the node, as they were logged
-	warnings  []string // of objects, as they were logged
-	views     []translate.RouteView
+	mu         sync.Mutex
+	handedOver bool
+	read       bool
+	resources  translate.Resources
+	files      []folder.Problem
+	snapshot   *config.Snapshot
+	hash       string
+	statuses   []translate.Status
+	problems   []string // of files, objects and the node, as they were logged
+	warnings   []string // of objects, as they were logged
+	views      []translate.RouteView
 }
 
 // resourceStatus is the part of the status that speaks of files and objects.
@@ -104,6 +106,9 @@ func listenerSpecs(r *translate.Resources) []listenerSpec {
 func (s *source) apply(r translate.Resources, files []folder.Problem) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.handedOver {
+		return
+	}
 	if len(r.Gateways) == 0 && len(files) == 0 {
 		files = []folder.Problem{{File: s.dir, Message: "nothing is served: there is no Gateway in it; put one there with its routes, Secrets, Services " +
 			"and EndpointSlices, as kubectl apply takes them, in files *.yaml, *.yml or *.json (sub-folders are not read)"}}
@@ -153,12 +158,27 @@ func (s *source) refresh() {
 // hold makes the machine have the addresses of pools: there is no other node.
 // The caller holds mu.
 func (s *source) hold(addresses []netip.Addr) {
-	if s.holder == nil && len(addresses) > 0 {
+	if s.holder == nil && len(addresses) > 0 && !s.handedOver {
 		s.holder = address.New(s.log)
 	}
 	if s.holder != nil {
 		s.holder.Set(addresses)
 	}
+}
+
+// handOver leaves the addresses to a successor, and lets this process end when
+// its connections have.
+func (s *source) handOver() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.holder != nil {
+		s.holder.Keep()
+		s.holder.Leave()
+		s.holder.Close()
+		s.holder = nil
+	}
+	s.handedOver = true
+	s.end()
 }
 
 // letGo ends the holding of addresses, at the end of everything.

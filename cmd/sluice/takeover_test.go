@@ -85,6 +85,29 @@ func TestAddressesMoveWithTheLivesOfNodes(t *testing.T) {
 		c.settles(both)
 		kept.finish()
 	})
+	t.Run("an agent is replaced", func(t *testing.T) {
+		kept := c.open(t, ofA[0])
+		old, ended, holder := a.cmd, a.exited, c.report("a").Holder
+		stay := func() {
+			if diff := cmp.Diff(ofA, a.held(), byText); diff != "" {
+				t.Fatalf("addresses moved: %s", diff)
+			}
+			c.open(t, ofA[0]).finish()
+		}
+		a.start()
+		eventually(t, "the new one reports", func() bool { stay(); return c.report("a").Holder != holder })
+		// Longer than an address that nobody renews.
+		for end := time.Now().Add(16 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			stay()
+		}
+		kept.finish()
+		if err := old.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		<-ended
+		stay()
+		c.settles(both)
+	})
 	t.Run("the API server goes away", func(t *testing.T) {
 		kept := map[netip.Addr]*connection{}
 		for _, addr := range c.pool {

@@ -43,7 +43,7 @@ type lease struct {
 	told   publication.Node  // as the API server took it last
 	gone   bool              // a younger process speaks for this node
 
-	// Of run alone, and of remove after it.
+	writing sync.Mutex
 	written *coordinationv1.Lease // as the API server has it
 	failing bool
 }
@@ -87,6 +87,8 @@ func (l *lease) run(ctx context.Context) {
 // write reports what there is to tell, unless that was done a moment ago. What
 // fails is tried again with the next call.
 func (l *lease) write(ctx context.Context) {
+	l.writing.Lock()
+	defer l.writing.Unlock()
 	now := time.Now()
 	l.mu.Lock()
 	n, last, gone := l.wanted, l.told, l.gone
@@ -138,6 +140,15 @@ func (l *lease) superseded() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.gone
+}
+
+// leave leaves the Lease to another process: nothing is written any more.
+func (l *lease) leave() {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gone = true
 }
 
 // remove deletes the Lease, after run, unless somebody else has written it since.

@@ -51,6 +51,9 @@ type Options struct {
 	Holder Holder
 	// Version is the program's.
 	Version string
+	// Alone is closed when no other process of this node serves any more: only
+	// then this one reports, and holds addresses. Nil means from the start.
+	Alone <-chan struct{}
 	// Log is required.
 	Log *slog.Logger
 }
@@ -69,8 +72,10 @@ type Source struct {
 	parts   parts
 	lease   *lease
 	peers   peers
-	held    []netip.Addr
 	zone    string
+
+	holding sync.Mutex
+	held    []netip.Addr
 
 	reporting sync.WaitGroup // what goes on until Close
 	reported  context.CancelFunc
@@ -144,20 +149,34 @@ func (s *Source) Run(ctx context.Context, to Server) error {
 		linkBack = s.Holder.Back()
 	}
 	state := s.serve(w, to)
-	s.lease.tell(s.node(state, to))
-	s.lease.write(ctx) // who is not known to live holds no address
 	var reporting context.Context
-	reporting, s.reported = context.WithCancel(context.Background())
-	s.reporting.Go(func() { s.lease.run(reporting) })
-
+	report := func() {
+		s.tell(state, to, false)
+		s.lease.write(ctx) // who is not known to live holds no address
+		reporting, s.reported = context.WithCancel(context.Background())
+		s.reporting.Go(func() { s.lease.run(reporting) })
+	}
+	alone := s.Alone
+	if alone == nil {
+		report()
+	}
 	tick := time.NewTicker(look)
 	defer tick.Stop()
 	for {
-		s.lease.tell(s.node(state, to))
-		s.hold(ctx, w, state)
+		if alone == nil {
+			s.tell(state, to, false)
+			s.hold(ctx, w, state)
+		} else if len(state.addresses) > 0 {
+			w.watchNodes() // to know them when it is time
+		}
 		select {
+		case <-alone:
+			alone = nil
+			report()
 		case <-ctx.Done():
-			s.drain(reporting, state, to)
+			if alone == nil {
+				s.drain(reporting, state, to)
+			}
 			return nil
 		case <-w.changed:
 			if !pause(ctx, quiet) {
@@ -181,14 +200,35 @@ func (s *Source) Run(ctx context.Context, to Server) error {
 
 // drain reports that the node is draining until Close.
 func (s *Source) drain(ctx context.Context, state served, to Server) {
-	n := s.node(state, to)
-	n.Draining = true
-	s.lease.tell(n)
+	s.tell(state, to, true)
 	s.reporting.Go(func() {
 		for pause(ctx, look) {
+			s.holding.Lock()
 			s.leave()
+			s.holding.Unlock()
 		}
 	})
+}
+
+// tell makes the present state what there is to report.
+func (s *Source) tell(state served, to Server, draining bool) {
+	s.holding.Lock()
+	defer s.holding.Unlock()
+	n := s.node(state, to)
+	n.Draining = draining
+	s.lease.tell(n)
+}
+
+// HandOver leaves the node's Lease and addresses to another process, which has
+// taken over. It may be called at any time.
+func (s *Source) HandOver() {
+	s.lease.leave()
+	s.holding.Lock()
+	defer s.holding.Unlock()
+	if s.Holder != nil {
+		s.Holder.Keep()
+	}
+	s.leave()
 }
 
 // Close tells the others, after Run and when everything is drained, that this

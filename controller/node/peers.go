@@ -26,6 +26,8 @@ type Holder interface {
 	Back() <-chan struct{}
 	// Announce tells the neighbors again where the addresses are.
 	Announce()
+	// Keep makes the addresses last for another process that is about to hold them.
+	Keep()
 	// Leave leaves the addresses to another process of this node.
 	Leave()
 }
@@ -122,6 +124,8 @@ func (p *peers) bury(leases []coordinationv1.Lease, now time.Time) {
 // address moves only between nodes that reach the API server: without it
 // everything stays where it is.
 func (s *Source) hold(ctx context.Context, w *watch, state served) {
+	s.holding.Lock()
+	defer s.holding.Unlock()
 	if s.lease.superseded() {
 		s.leave()
 		return

@@ -58,6 +58,8 @@ func (h *held) Announce() {
 
 func (h *held) Back() <-chan struct{} { return h.back }
 
+func (h *held) Keep() {}
+
 func (h *held) Leave() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
