@@ -10,6 +10,7 @@ package lint
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"reflect"
 	"regexp"
@@ -116,13 +117,21 @@ var yamlLine = regexp.MustCompile(`^not YAML: .*\bline ([0-9]+)`)
 
 // unreadable lists what could not be read as objects.
 func (c *check) unreadable(err error) {
-	switch all := err.(type) {
-	case nil:
-	case interface{ Unwrap() []error }:
-		for _, err := range all.Unwrap() {
+	if err == nil {
+		return
+	}
+	if joined, ok := errors.AsType[interface {
+		error
+		Unwrap() []error
+	}](err); ok {
+		for _, err := range joined.Unwrap() {
 			c.unreadable(err)
 		}
-	case *manifest.Error:
+		return
+	}
+	all, ok := errors.AsType[*manifest.Error](err)
+	switch {
+	case ok:
 		f := Finding{File: all.File, Line: all.Line, Severity: Error, Rule: "not-valid", Message: all.Cause}
 		if m := yamlLine.FindStringSubmatch(all.Cause); m != nil {
 			f.Line, _ = strconv.Atoi(m[1])
