@@ -91,8 +91,8 @@ func (a *Agent) Status() Status {
 	return s
 }
 
-// Draining tells whether the agent has begun to end.
-func (a *Agent) Draining() bool { return a.ending.Load() }
+// Draining tells whether the agent has begun to end, or has handed over.
+func (a *Agent) Draining() bool { return a.ending.Load() || a.left.Load() }
 
 // Problems lists what is wrong with what the node serves and shows in no
 // object's status: certificates that have expired, endpoints without address.

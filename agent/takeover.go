@@ -151,14 +151,16 @@ func (a *Agent) isAlone() bool {
 func (a *Agent) followRest(ctx context.Context) {
 	stop := context.AfterFunc(ctx, a.before.Close)
 	defer stop()
-	var told *handover.Rest
+	told := handover.Rest{Connections: -1}
 	a.before.Rest(func(r handover.Rest) {
 		a.rest.Store(&r)
-		if told != nil && r.Connections > 0 && told.Until.Equal(r.Until) {
-			return
+		switch {
+		case r.Connections == 0 && told.Connections != 0:
+			a.opts.Log.Info("the agent before this one has no connection left")
+		case r.Connections > 0 && (told.Connections < 0 || !told.Until.Equal(r.Until)):
+			a.opts.Log.Info("connections of the agent before this one", "connections", r.Connections, "at most until", until(r.Until))
 		}
-		told = &r
-		a.opts.Log.Info("connections of the agent before this one", "connections", r.Connections, "at most until", until(r.Until))
+		told = r
 	})
 	a.before.Close()
 }

@@ -43,7 +43,7 @@ type gateway struct {
 	port string
 	cmd  *exec.Cmd
 	log  *os.File
-	// exited is closed when the process has ended, with err.
+	// exited is closed when the process has ended; err is how the first one did.
 	exited chan struct{}
 	err    error
 }
@@ -89,10 +89,11 @@ func launch(t *testing.T, backend net.Addr, prefix []string, flags ...string) *g
 	if err := g.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	go func() { defer close(g.exited); g.err = g.cmd.Wait() }()
+	cmd, exited := g.cmd, g.exited // a successor may come
+	go func() { defer close(exited); g.err = cmd.Wait() }()
 	t.Cleanup(func() {
-		_ = g.cmd.Process.Kill()
-		<-g.exited
+		_ = cmd.Process.Kill()
+		<-exited
 		_ = os.RemoveAll(g.pins()) // a killed gateway leaves them to the next one
 		if t.Failed() {
 			t.Logf("log of the gateway:\n%s", g.logged())
