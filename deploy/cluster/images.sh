@@ -12,6 +12,8 @@ export CGO_ENABLED=0
 
 cd "$repository"
 deploy/image/build.sh "$out/sluice.tar" >/dev/null
+# The next version, for rollouts.
+[ "${NODES:-2}" = 1 ] || VERSION=next IMAGE=sluice/sluice:next deploy/image/build.sh "$out/sluice-next.tar" >/dev/null
 (cd deploy/image && go build -o "$bin/" .)
 go build -trimpath -o "$bin/" ./deploy/cluster/pause ./deploy/e2e/keyedserver
 "$bin/image" "$out/pause.tar" sluice.test/pause:1 "$bin/pause" >/dev/null
