@@ -91,7 +91,7 @@ func (a *Agent) adminHandler() http.Handler {
 	})
 	mux.HandleFunc("GET /routes", func(w http.ResponseWriter, _ *http.Request) {
 		if a.opts.Routes == nil {
-			http.Error(w, "this agent serves what a controller publishes and has no route objects; give them: kubectl get gateways,tlsroutes,tcproutes,httproutes,referencegrants,services,endpointslices -A -o yaml | sluice explain route -f - NAMESPACE/NAME", http.StatusNotFound)
+			http.Error(w, "this agent serves what a controller publishes and has no route objects; ask with kubectl sluice explain route NAMESPACE/NAME", http.StatusNotFound)
 			return
 		}
 		writeJSON(w, a.opts.Routes())

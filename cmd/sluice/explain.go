@@ -159,17 +159,22 @@ func explainRoute(e *env, flags *flag.FlagSet, args []string) error {
 	if err != nil {
 		return err
 	}
+	return printRoutes(e, all, flags.Arg(0), *output)
+}
+
+// printRoutes prints those of some routes that have a name.
+func printRoutes(e *env, all []translate.RouteView, named, output string) (err error) {
 	wanted := []translate.RouteView{}
 	for _, r := range all {
 		name := r.Object.Namespace + "/" + r.Object.Name
-		if a := flags.Arg(0); a == name || strings.EqualFold(a, r.Object.Kind+"/"+name) {
+		if named == name || strings.EqualFold(named, r.Object.Kind+"/"+name) {
 			wanted = append(wanted, r)
 		}
 	}
 	if len(wanted) == 0 {
-		return fmt.Errorf("there is no route %s with a Gateway of Sluice among its parentRefs; write NAMESPACE/NAME or KIND/NAMESPACE/NAME", flags.Arg(0))
+		return fmt.Errorf("there is no route %s with a Gateway of Sluice among its parentRefs; write NAMESPACE/NAME or KIND/NAMESPACE/NAME", named)
 	}
-	if *output == "json" {
+	if output == "json" {
 		err = printJSON(e.stdout, wanted)
 	} else {
 		s := screen{e.stdout, time.Now(), terminalWidth(e.stdout)}

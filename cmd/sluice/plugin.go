@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sluice-gateway/sluice/agent"
+	"github.com/sluice-gateway/sluice/controller"
 	"github.com/sluice-gateway/sluice/terminator"
 )
 
@@ -22,7 +23,7 @@ var pluginCommands = []command{
 	{"status", "", "show nodes, listeners, certificates and what is wrong", clusterStatus},
 	{"conns", "", "show the open connections of all nodes", clusterConns},
 	{"certs", "[NAME]", "show which certificate a server name gets", clusterCerts},
-	{"explain", "conn PORT", "say what a connection would get on each node", clusterExplain},
+	{"explain", "WHAT", "say what a connection would get on each node, or what became of a route", clusterExplain},
 }
 
 // nodesFlags are the flags of all of them.
@@ -184,11 +185,14 @@ func clusterCerts(e *env, flags *flag.FlagSet, args []string) error {
 }
 
 func clusterExplain(e *env, flags *flag.FlagSet, args []string) error {
+	if len(args) > 0 && args[0] == "route" {
+		return clusterExplainRoute(e, flags, args[1:])
+	}
 	if len(args) == 0 || args[0] != "conn" {
-		if err := parse(flags, args, "conn", "PORT"); err != nil {
+		if err := parse(flags, args, "WHAT"); err != nil {
 			return err
 		}
-		return usageError(fmt.Sprintf("%q is not one of [\"conn\"]", flags.Arg(0)))
+		return usageError(fmt.Sprintf("%q is not one of [\"route\" \"conn\"]: kubectl sluice explain route NAMESPACE/NAME, or kubectl sluice explain conn PORT", flags.Arg(0)))
 	}
 	var f nodesFlags
 	f.register(flags)
@@ -212,6 +216,29 @@ func clusterExplain(e *env, flags *flag.FlagSet, args []string) error {
 		return errWrong
 	}
 	return err
+}
+
+// clusterExplainRoute tells what became of the routes with a name, from the
+// objects that the user may read: no agent is asked.
+func clusterExplainRoute(e *env, flags *flag.FlagSet, args []string) error {
+	var access clusterAccess
+	access.register(flags)
+	output := flags.String("o", "text", "output `format`: text or json")
+	if err := parse(flags, args, "NAMESPACE/NAME"); err != nil {
+		return err
+	}
+	if err := oneOf("-o", *output, "text", "json"); err != nil {
+		return err
+	}
+	config, err := access.config()
+	if err != nil {
+		return err
+	}
+	t, err := controller.Look(e.ctx, config, access.namespace)
+	if err != nil {
+		return err
+	}
+	return printRoutes(e, t.Routes(), flags.Arg(0), *output)
 }
 
 // together prints equal answers once, with all nodes that give them.

@@ -33,12 +33,12 @@ func (t *translator) permitted(r Reference) bool {
 }
 
 // assume tells whether what is referred to and is not there is to be taken as
-// good (Options.Partial).
+// good (Options.Partial, Resources.Hidden).
 func (t *translator) assume(r Reference) bool {
 	if t.Partial && !slices.Contains(t.absent, r) {
 		t.absent = append(t.absent, r)
 	}
-	return t.Partial
+	return t.Partial || t.in.Hidden[r.To]
 }
 
 func grantsFrom(g *gwv1.ReferenceGrant, r Reference) bool {

@@ -45,6 +45,9 @@ type Resources struct {
 	// Unread says the same of objects that are there and cannot be read. The zero
 	// Key stands for what is not even known by name.
 	Unread map[Key]string
+	// Hidden are objects that may be there and that the reader has no right to see.
+	// They are taken to be as they should.
+	Hidden map[Key]bool
 }
 
 // ParentRefs are those of each route.

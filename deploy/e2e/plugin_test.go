@@ -67,10 +67,26 @@ func TestThePluginAsksAllNodes(t *testing.T) {
 	if out, err = plugin("explain", "conn", port, "-sni", "nobody.invalid"); err == nil || !strings.Contains(out, "no_listener") && !strings.Contains(out, "no_route") {
 		t.Errorf("explain conn of a name that nobody serves: %v, %s", err, out)
 	}
+	route := g.namespace + "/" + g.nodes[0]
+	if out, err = plugin("explain", "route", route); err != nil || !strings.Contains(out, "attached for "+sni) {
+		t.Errorf("explain route %s: %v, %s", route, err, out)
+	}
+	t.Logf("explain route:\n%s", out)
 	if err := c.exchange(1 << 10); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.finish(); err != nil {
 		t.Error(err)
 	}
+
+	// An agent that does not answer hides none of the others.
+	silent := g.nodes[0]
+	pid := strings.TrimSpace(mustCommand(t, "", "in.sh", silent, "pgrep", "-f", "^/sluice agent"))
+	mustCommand(t, "", "in.sh", silent, "kill", "-STOP", pid)
+	out, err = plugin("conns")
+	mustCommand(t, "", "in.sh", silent, "kill", "-CONT", pid)
+	if err == nil || !strings.Contains(out, "NODES THAT DO NOT ANSWER") || !strings.Contains(out, silent+": ") {
+		t.Errorf("conns with a silent agent on %s: %v, %s", silent, err, out)
+	}
+	t.Logf("conns with a silent agent:\n%s", out)
 }
