@@ -24,7 +24,6 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/remotecommand"
-	"k8s.io/streaming/pkg/httpstream"
 )
 
 // pluginName is what the binary is called as a plugin of kubectl.
@@ -114,17 +113,7 @@ func execute(ctx context.Context, config *rest.Config, client kubernetes.Interfa
 	defer cancel()
 	url := client.CoreV1().RESTClient().Post().Resource("pods").Namespace(p.Namespace).Name(p.Name).SubResource("exec").
 		VersionedParams(&corev1.PodExecOptions{Container: "agent", Command: append([]string{"/sluice"}, args...), Stdout: true, Stderr: true}, scheme.ParameterCodec).URL()
-	modern, err := remotecommand.NewWebSocketExecutor(config, "GET", url.String())
-	if err != nil {
-		return nil, err
-	}
-	old, err := remotecommand.NewSPDYExecutor(config, "POST", url)
-	if err != nil {
-		return nil, err
-	}
-	exec, err := remotecommand.NewFallbackExecutor(modern, old, func(err error) bool {
-		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
-	})
+	exec, err := remotecommand.NewWebSocketExecutor(config, "GET", url.String())
 	if err != nil {
 		return nil, err
 	}
