@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-gateway/sluice/bench/figures"
 	"github.com/sluice-gateway/sluice/bench/keyed"
 )
 
@@ -86,6 +87,8 @@ func TestEveryByteArrivesInOrderAndAtItsOwnConnection(t *testing.T) {
 		connections = 10_000
 	}
 	onAndOff(t, func(t *testing.T, g *gateway) {
+		count := &figures.Figures{Connections: int64(connections)}
+		figures.Record(t, count)
 		failures := make(chan error, 2*connections)
 		g.route(g.serve(func(c *net.TCPConn) {
 			var number [8]byte
@@ -95,6 +98,7 @@ func TestEveryByteArrivesInOrderAndAtItsOwnConnection(t *testing.T) {
 			}
 			id := binary.LittleEndian.Uint64(number[:])
 			p := planFor(id)
+			atomic.AddInt64(&count.Bytes, p.up+p.down)
 			order := map[string]string{"client": "receive", "backend": "send"}[p.first]
 			if err := carry(c, 2*id+1, p.down, p.downChunk, 2*id, p.up, order); err != nil {
 				failures <- fmt.Errorf("backend: connection %d %+v: %w", id, p, err)
@@ -121,6 +125,7 @@ func TestEveryByteArrivesInOrderAndAtItsOwnConnection(t *testing.T) {
 			}
 		}
 		if shown > 0 {
+			count.Failures = int64(shown)
 			t.Errorf("%d failures on %d connections", shown, connections)
 		}
 		paths := map[string]int{}
@@ -166,6 +171,7 @@ func TestAStalledReaderHoldsUpTheSender(t *testing.T) {
 	for _, way := range []string{"to the backend", "to the client"} {
 		t.Run(way, func(t *testing.T) {
 			onAndOff(t, func(t *testing.T, g *gateway) {
+				figures.Record(t, &figures.Figures{Connections: 1, Bytes: total, Faults: 1, What: "a reader that stalls"})
 				backend := make(chan *net.TCPConn)
 				done := make(chan struct{})
 				g.route(g.serve(func(c *net.TCPConn) {

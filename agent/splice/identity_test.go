@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-gateway/sluice/agent/netns"
+	"github.com/sluice-gateway/sluice/bench/figures"
 )
 
 func newNS(t testing.TB) *netns.NS {
@@ -136,7 +137,9 @@ func TestSameAddressesInAnotherNamespaceGetNothing(t *testing.T) {
 			_ = c.Close()
 		}
 	}
-	for i := range long(300, 100_000) {
+	tries := long(300, 100_000)
+	figures.Record(t, &figures.Figures{Connections: int64(tries), Faults: int64(tries), What: "the same addresses and ports in another namespace"})
+	for i := range tries {
 		from := netip.AddrPortFrom(agentIP, uint16(20_000+i%10_000))
 		before := i%2 == 0
 		var thief squat

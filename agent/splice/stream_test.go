@@ -13,10 +13,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/sluice-gateway/sluice/bench/figures"
 	"github.com/sluice-gateway/sluice/bench/keyed"
 	"github.com/sluice-gateway/sluice/bpf"
 )
@@ -69,6 +71,8 @@ func TestStreamsArriveWholeAndInOrder(t *testing.T) {
 	l := listen(t, "tcp", "127.0.0.1:0")
 	know(t, s, addrOf(l), Auto)
 	total := long(500, 10_000)
+	count := &figures.Figures{Connections: int64(total)}
+	figures.Record(t, count)
 	const atATime = 50
 	before := outcome(t, s, "spliced")
 	for done := 0; done < total; done += atATime {
@@ -95,7 +99,9 @@ func TestStreamsArriveWholeAndInOrder(t *testing.T) {
 					t.Errorf("connection %d: %v", done+i, err)
 				}
 				sizes := rand.New(rand.NewPCG(1, uint64(done+i)))
-				if err := exchange(p, uint64(done+i), sizes.Int64N(1<<20), sizes.Int64N(1<<20)); err != nil {
+				up, down := sizes.Int64N(1<<20), sizes.Int64N(1<<20)
+				atomic.AddInt64(&count.Bytes, up+down)
+				if err := exchange(p, uint64(done+i), up, down); err != nil {
 					t.Errorf("connection %d: %v", done+i, err)
 				}
 			})
@@ -148,7 +154,9 @@ func TestFirstBytesKeepTheirPlace(t *testing.T) {
 	s := splicer(t)
 	l := listen(t, "tcp", "127.0.0.1:0")
 	know(t, s, addrOf(l), Auto)
-	for i := range long(1000, 20_000) {
+	total := long(1000, 20_000)
+	figures.Record(t, &figures.Figures{Connections: int64(total), What: "written before they are accepted"})
+	for i := range total {
 		c, err := s.dial(t.Context(), "tcp", addrOf(l).String())
 		if err != nil {
 			t.Fatal(err)
@@ -190,6 +198,7 @@ func TestStalledReaderIsBounded(t *testing.T) {
 			l := listen(t, "tcp", "127.0.0.1:0")
 			know(t, s, addrOf(l), Auto)
 			p := ends(t, s, l)
+			figures.Record(t, &figures.Figures{Connections: 1, Bytes: offered, Faults: 1, What: "a reader that stalls for " + stall.String()})
 			warm(t, p)
 			_ = p.agent.SetDeadline(time.Now().Add(5 * time.Minute))
 			_ = p.backend.SetDeadline(time.Now().Add(5 * time.Minute))
@@ -325,7 +334,9 @@ func TestReusedPortsDoNotMixConnections(t *testing.T) {
 	port := listen(t, "tcp", "127.0.0.1:0")
 	local := port.Addr()
 	port.Close()
-	for i := range long(2000, 100_000) {
+	total := long(2000, 100_000)
+	figures.Record(t, &figures.Figures{Connections: int64(total), Faults: int64(total), What: "a port used again at once"})
+	for i := range total {
 		d := net.Dialer{LocalAddr: local, Control: func(network, address string, raw syscall.RawConn) error {
 			return errors.Join(s.beforeConnect(network, address, raw), reuseAddr(raw))
 		}}

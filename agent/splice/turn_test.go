@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-gateway/sluice/bench/figures"
 	"github.com/sluice-gateway/sluice/bench/keyed"
 )
 
@@ -65,6 +66,7 @@ func TestReaderThatTurnsToSpliceGetsNoByteOutOfOrder(t *testing.T) {
 	l := listen(t, "tcp", "127.0.0.1:0")
 	know(t, s, addrOf(l), On) // do not learn
 	total, atATime := long(400, 20_000), 20
+	figures.Record(t, &figures.Figures{Connections: int64(total), Faults: int64(total), What: "the backend stalls and turns to splice(2)"})
 	var whole, reset, beyond atomic.Int64
 	for done := 0; done < total; done += atATime {
 		var pairs []*pair

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-gateway/sluice/bench/figures"
 	"github.com/sluice-gateway/sluice/bench/keyed"
 )
 
@@ -33,6 +34,8 @@ func TestSuccessorsRefuseNobody(t *testing.T) {
 			if splice == "auto" {
 				needRoot(t)
 			}
+			count := &figures.Figures{Faults: int64(times), What: "a successor takes over"}
+			figures.Record(t, count)
 			metrics := "127.0.0.1:" + freePort(t)
 			g := launch(t, serveTCP(t, echo), nil, "-splice", splice, "-metrics", metrics, "-drain-timeout", "1m")
 			ctx, stop := context.WithCancel(t.Context())
@@ -82,6 +85,8 @@ func TestSuccessorsRefuseNobody(t *testing.T) {
 			took := time.Since(began)
 			stop()
 			wg.Wait()
+			count.Connections = short.Load() + int64(times)
+			count.Bytes = short.Load()<<12 + int64(times)*200<<10
 			g.remembers(metrics, "sluice_predecessor_connections 0")
 			t.Logf("%d take-overs, %d new connections (%.0f a second)", times, short.Load(), float64(short.Load())/took.Seconds())
 			if err := g.end(syscall.SIGTERM); err != nil {

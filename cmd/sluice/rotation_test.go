@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/sluice-gateway/sluice/bench/figures"
 )
 
 // Certificates change by file, by rename and as a mounted Secret does, while
@@ -22,6 +24,8 @@ func TestRotationByFileFailsNoHandshake(t *testing.T) {
 	if full {
 		rotations = 1000
 	}
+	count := &figures.Figures{Faults: int64(rotations), What: "rotations, handshakes all the time"}
+	figures.Record(t, count)
 	g := launch(t, serveTCP(t, echo), nil, "-splice", "off")
 	// The Secret is a link into a folder that is swapped, as the kubelet does.
 	conf := filepath.Join(g.dir, "conf")
@@ -100,5 +104,6 @@ func TestRotationByFileFailsNoHandshake(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
+	count.Connections, count.Failures = handshakes.Load(), failed.Load()
 	t.Logf("%d rotations, %d handshakes, %d failed", rotations, handshakes.Load(), failed.Load())
 }

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-gateway/sluice/bench/figures"
 	"github.com/sluice-gateway/sluice/bench/keyed"
 )
 
@@ -35,6 +36,8 @@ func TestAKilledGatewayLooksFinishedToNobody(t *testing.T) {
 			if splice == "auto" {
 				needRoot(t)
 			}
+			count := &figures.Figures{Connections: int64(kills) * int64(connections), Faults: int64(kills), What: "SIGKILL"}
+			figures.Record(t, count)
 			var moved int64
 			var served []time.Duration
 			for i := range kills {
@@ -44,6 +47,7 @@ func TestAKilledGatewayLooksFinishedToNobody(t *testing.T) {
 					served = append(served, after)
 				})
 			}
+			count.Bytes = moved
 			slices.Sort(served)
 			t.Logf("killed %d times, after %d MiB in %d connections each; until a gateway that is started again serves: median %v, max %v",
 				kills, moved>>20, connections, served[len(served)/2].Round(time.Millisecond), served[len(served)-1].Round(time.Millisecond))

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/sluice-gateway/sluice/bench/figures"
 )
 
 // load is traffic under which a test changes things.
@@ -22,6 +24,8 @@ type load struct {
 	longest  time.Duration // that one of them took
 	failures map[string]int
 	examples []error
+
+	count figures.Figures
 }
 
 // startLoad opens long connections and has some bytes pass on each of them five
@@ -29,6 +33,7 @@ type load struct {
 func startLoad(t *testing.T, g *gateway, long, perSecond int, names ...string) *load {
 	t.Helper()
 	l := &load{stop: make(chan struct{}), failures: map[string]int{}}
+	figures.Record(t, &l.count)
 	for i := range long {
 		c, err := g.dial(names[i%len(names)])
 		if err != nil {
@@ -92,6 +97,10 @@ func (l *load) end(t *testing.T) {
 	t.Helper()
 	close(l.stop)
 	l.wg.Wait()
+	l.count.Connections = int64(l.short)
+	for _, n := range l.failures {
+		l.count.Failures += int64(n)
+	}
 	t.Logf("%d new connections, the longest took %v", l.short, l.longest.Round(time.Millisecond))
 	if len(l.failures) > 0 {
 		t.Errorf("failures: %v, for instance %q", l.failures, l.examples)
