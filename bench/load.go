@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/sluice-gateway/sluice/bench/report"
 )
 
 // loadTimeout is how long one piece of work may take.
@@ -45,16 +47,7 @@ type loadReply struct {
 	// Wall is how long the measured work took.
 	Wall time.Duration
 	// Latency is set for messages and connections.
-	Latency *Latency
-}
-
-// Latency is that of the round trips or connections of a window, in µs: in a
-// closed loop from the send, in an open one from the time when it was due.
-type Latency struct {
-	P50 float64 `json:"p50"`
-	P90 float64 `json:"p90"`
-	P99 float64 `json:"p99"`
-	Max float64 `json:"max"`
+	Latency *report.Latency
 }
 
 // loadMain is the client process: it does the steps that its parent sends
@@ -210,7 +203,7 @@ func (l *load) reset() {
 }
 
 // latency is that of all clients together, nil when nothing was recorded.
-func (l *load) latency() *Latency {
+func (l *load) latency() *report.Latency {
 	sum := newHistogram()
 	for _, h := range l.histograms() {
 		sum.Merge(h)
@@ -219,7 +212,7 @@ func (l *load) latency() *Latency {
 		return nil
 	}
 	at := func(percentile float64) float64 { return float64(sum.ValueAtPercentile(percentile)) / 1e3 }
-	return &Latency{P50: at(50), P90: at(90), P99: at(99), Max: float64(sum.Max()) / 1e3}
+	return &report.Latency{P50: at(50), P90: at(90), P99: at(99), Max: float64(sum.Max()) / 1e3}
 }
 
 func (l *load) finish() error {

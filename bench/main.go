@@ -3,9 +3,12 @@
 // Bench measures what a gateway costs: CPU time per GB and per round trip of
 // Sluice, spliced and as a relay, and of its peers, on one machine in one run.
 //
-//	go run ./bench [-rounds 5] [-json FILE] [-peers LIST] [-scenarios LIST]
+//	go run ./bench [-rounds 5] [-json FILE] [-peers LIST] [-scenarios LIST] [-out DIR]
 //
-// With -json it goes on where an earlier run with the same file stopped.
+// With -json it goes on where an earlier run with the same file stopped. With
+// -out it leaves files to keep; two of them are compared by
+//
+//	cd bench/picture && go tool benchstat ../results/DATE-haproxy.txt ../results/DATE-spliced.txt
 //
 // # Method
 //
@@ -44,12 +47,15 @@ import (
 	"os/signal"
 	"slices"
 	"syscall"
+
+	"github.com/sluice-gateway/sluice/bench/report"
 )
 
 // options are the command line.
 type options struct {
 	rounds    int
 	json      string
+	out       string
 	peers     string
 	scenarios string
 	workers   int
@@ -62,8 +68,9 @@ func main() {
 		return
 	}
 	var o options
-	flag.IntVar(&o.rounds, "rounds", 5, "rounds of every scenario through every gateway")
+	flag.IntVar(&o.rounds, "rounds", 5, "rounds of every scenario through every gateway; 0 only shows what the file of -json has")
 	flag.StringVar(&o.json, "json", "", "write every figure to this `file` after every round, and go on where it stops")
+	flag.StringVar(&o.out, "out", "", "write what is to be kept to this `folder`: the JSON, a page, and a file for benchstat of every gateway")
 	flag.StringVar(&o.peers, "peers", "", "comma-separated `list` of gateways to measure (default all)")
 	flag.StringVar(&o.scenarios, "scenarios", "", "comma-separated `list` of scenarios, each by the start of its name (default all)")
 	flag.IntVar(&o.workers, "workers", 0, "limit every gateway to this many threads or processes (default one per CPU)")
@@ -72,9 +79,12 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	report, err := run(ctx, o)
-	if report != nil {
-		err = errors.Join(err, printReport(report, o))
+	found, err := run(ctx, o)
+	if found != nil {
+		err = errors.Join(err, show(found))
+		if o.out != "" {
+			err = errors.Join(err, found.WriteResults(o.out))
+		}
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
@@ -83,19 +93,26 @@ func main() {
 }
 
 // run measures. It returns a report even with an error once there are windows.
-func run(ctx context.Context, o options) (_ *Report, err error) {
+func run(ctx context.Context, o options) (_ *report.Report, err error) {
+	if o.rounds == 0 {
+		return report.Load(o.json)
+	}
 	dir, err := os.MkdirTemp("", "sluice-bench-")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	report, err := openReport(o.json, Setting{o.share, o.workers})
+	found, err := report.Open(o.json, host(), report.Setting{Share: o.share, Workers: o.workers})
 	if err != nil {
 		return nil, err
 	}
+	if found.Load[0] == "" {
+		found.Load[0] = loadAverage()
+	}
+	found.Scenarios, found.Peers = described(scenarios(o.share)), names(peers(""))
 	todo := pick(scenarios(o.share), o.scenarios, func(s Scenario) string { return s.Name })
-	chosen, err := choosePeers(ctx, o, dir, report)
+	chosen, err := choosePeers(ctx, o, dir, found)
 	if err != nil {
 		return nil, err
 	}
@@ -108,20 +125,19 @@ func run(ctx context.Context, o options) (_ *Report, err error) {
 		return nil, err
 	}
 	s.workers = o.workers
-	r := runner{s, report, newProgress(o.rounds, todo, chosen, report)}
+	r := runner{s, found, newProgress(o.rounds, todo, chosen, found)}
 	if err := r.rounds(ctx, o, todo, chosen); err != nil {
 		return nil, err
 	}
-	report.summarize()
-	if slices.ContainsFunc(report.Windows, func(w Window) bool { return w.Error != "" }) {
-		return report, errors.New("some windows failed: see above")
+	if slices.ContainsFunc(found.Windows, func(w report.Window) bool { return w.Error != "" }) {
+		return found, errors.New("some windows failed: see above")
 	}
-	return report, nil
+	return found, nil
 }
 
 // choosePeers returns the peers that can be measured here and notes the others
-// in the report.
-func choosePeers(ctx context.Context, o options, dir string, report *Report) ([]Peer, error) {
+// in what was found.
+func choosePeers(ctx context.Context, o options, dir string, found *report.Report) ([]Peer, error) {
 	name := func(p Peer) string { return p.Name }
 	binary := o.sluice
 	if binary == "" && slices.ContainsFunc(pick(peers(""), o.peers, name), func(p Peer) bool { return p.Metrics }) {
@@ -136,12 +152,29 @@ func choosePeers(ctx context.Context, o options, dir string, report *Report) ([]
 		version, err := p.Version()
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "skipping %s: %v\n", p.Name, err)
-			report.Skipped[p.Name] = err.Error()
+			found.Skipped[p.Name] = err.Error()
 			continue
 		}
-		delete(report.Skipped, p.Name)
-		report.Versions[p.Name] = version
+		delete(found.Skipped, p.Name)
+		found.Versions[p.Name] = version
 		chosen = append(chosen, p)
 	}
 	return chosen, nil
+}
+
+// show prints what was found.
+func show(r *report.Report) error {
+	if err := r.WriteTable(os.Stdout); err != nil {
+		return err
+	}
+	w := r.Worst()
+	fmt.Printf("\nload average %s before, %s after; at worst others took %.0f %% of the CPUs and the hypervisor %.0f %% (%s, %s, round %d)\n",
+		r.Load[0], r.Load[1], 100*w.Others, 100*w.Steal, w.Scenario, w.Peer, w.Round+1)
+	fmt.Println("idle-class spinners ran on every CPU; every byte was checked; vs = median of the rounds' ratios [95 % confidence] (rounds that were lower / rounds)")
+	if slices.ContainsFunc(r.Rows, func(row report.Row) bool {
+		return row.Peer == report.Spliced && row.Scenario == "upload" && row.Spliced != nil && *row.Spliced == 0
+	}) {
+		fmt.Println("spliced: no byte of an upload went past TCP; sluice doctor says what the splice lacks here")
+	}
+	return nil
 }

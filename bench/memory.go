@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sluice-gateway/sluice/bench/report"
 )
 
 // settle is how long idle connections rest before memory is read: collectors
@@ -45,7 +47,7 @@ func (g *gateway) memory(scenario Scenario) (r memoryReading, err error) {
 
 // fillMemory is what the connections of the window took, each, in kB (1,000
 // bytes). Those of the preparation are not among them.
-func (w *Window) fillMemory(g *gateway, scenario Scenario, before memoryReading) error {
+func fillMemory(w *report.Window, g *gateway, scenario Scenario, before memoryReading) error {
 	after, err := g.memory(scenario)
 	if err != nil {
 		return err

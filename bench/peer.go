@@ -13,6 +13,8 @@ import (
 	"regexp"
 	"runtime"
 	"strconv"
+
+	"github.com/sluice-gateway/sluice/bench/report"
 )
 
 // Peer is a gateway to measure.
@@ -34,21 +36,15 @@ type Peer struct {
 	Lacks func(Scenario) string
 }
 
-// reference is the peer that the others' ratios refer to.
-const reference = "haproxy"
-
-// direct is no gateway at all: TLS to the backend.
-const direct = "direct"
-
 const nginxStreamModule = "/usr/lib/nginx/modules/ngx_stream_module.so"
 
 // peers are all gateways that a run can measure; binary is the sluice program.
 func peers(binary string) []Peer {
 	return []Peer{
-		sluice("spliced", binary, "auto"),
-		sluice("relay", binary, "off"),
+		sluice(report.Spliced, binary, "auto"),
+		sluice(report.Relay, binary, "off"),
 		{
-			Name:    "haproxy",
+			Name:    report.Reference,
 			Version: func() (string, error) { return debian("haproxy", "haproxy", "-v") },
 			Command: func(s Site) (*exec.Cmd, error) {
 				path, err := s.write("haproxy.cfg")
@@ -114,7 +110,7 @@ func peers(binary string) []Peer {
 			Modes:   []Mode{Terminate, Plain},
 		},
 		{
-			Name:    direct,
+			Name:    report.Direct,
 			Version: func() (string, error) { return runtime.Version(), nil },
 			Modes:   []Mode{Terminate, Plain},
 			Lacks: func(s Scenario) string {
@@ -181,6 +177,13 @@ func naiveCommand(s Site) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
+func names(peers []Peer) (all []string) {
+	for _, p := range peers {
+		all = append(all, p.Name)
+	}
+	return all
+}
+
 // lacks says why a peer cannot do a scenario, empty when it can.
 func (p Peer) lacks(s Scenario) string {
 	if p.Modes != nil {
@@ -206,7 +209,7 @@ func debian(pkg, program, flag string) (string, error) {
 	return version(program, flag)
 }
 
-var versionNumber = regexp.MustCompile(`\d+\.\d+[\w.+~-]*|devel\S*|[0-9a-f]{7,40}`)
+var versionNumber = regexp.MustCompile(`\d+\.\d+[\w.+~-]*|devel\w*|[0-9a-f]{7,40}`)
 
 func version(program string, arg string) (string, error) {
 	out, err := exec.Command(program, arg).CombinedOutput()

@@ -7,14 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/sluice-gateway/sluice/bench/report"
 )
 
 // runner does the windows of a run that its report does not have yet.
 type runner struct {
 	stage    *stage
-	report   *Report
+	report   *report.Report
 	progress *progress
 }
 
@@ -25,7 +28,7 @@ func (r *runner) rounds(ctx context.Context, o options, todo []Scenario, chosen 
 				continue
 			}
 			for _, i := range turn(round, len(chosen)) {
-				if r.report.has(round, scenario.Name, chosen[i].Name) {
+				if r.report.Has(round, scenario.Name, chosen[i].Name) {
 					continue
 				}
 				rate, err := r.rate(ctx, scenario, chosen)
@@ -34,17 +37,22 @@ func (r *runner) rounds(ctx context.Context, o options, todo []Scenario, chosen 
 				}
 				w := r.stage.measure(ctx, chosen[i], scenario, round, rate)
 				if ctx.Err() != nil {
-					return errors.Join(context.Cause(ctx), r.report.save(o.json))
+					return errors.Join(context.Cause(ctx), r.save(o.json))
 				}
 				r.report.Windows = append(r.report.Windows, w)
 				r.progress.done(scenario, w)
 			}
 		}
-		if err := r.report.save(o.json); err != nil {
+		if err := r.save(o.json); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (r *runner) save(path string) error {
+	r.report.Load[1] = loadAverage()
+	return r.report.Save(path)
 }
 
 // rate is that of an open scenario, in messages a second: half of what the
@@ -61,14 +69,14 @@ func (r *runner) rate(ctx context.Context, open Scenario, chosen []Peer) (float6
 	closed.Open = false
 	var slowest float64
 	for _, p := range chosen {
-		if p.Name == direct {
+		if p.Name == report.Direct {
 			continue
 		}
 		w := r.stage.measure(ctx, p, closed, 0, 0)
 		if ctx.Err() != nil {
 			return 0, context.Cause(ctx)
 		}
-		if !w.figures() {
+		if !w.Measured() {
 			r.progress.say(fmt.Sprintf("%s: %s tells no rate: %s%s", open.Name, p.Name, w.Error, w.Lacks))
 			continue
 		}
@@ -77,7 +85,7 @@ func (r *runner) rate(ctx context.Context, open Scenario, chosen []Peer) (float6
 		}
 	}
 	if slowest == 0 {
-		return 0, fmt.Errorf("%s: no gateway tells a rate; measure at least one besides %s", open.Name, direct)
+		return 0, fmt.Errorf("%s: no gateway tells a rate; measure at least one besides %s", open.Name, report.Direct)
 	}
 	r.report.Rates[open.Name] = slowest / 2
 	r.progress.say(fmt.Sprintf("%s: %.0f messages a second", open.Name, slowest/2))
@@ -91,12 +99,12 @@ type progress struct {
 	began        time.Time
 }
 
-func newProgress(rounds int, todo []Scenario, chosen []Peer, report *Report) *progress {
+func newProgress(rounds int, todo []Scenario, chosen []Peer, found *report.Report) *progress {
 	p := &progress{rounds: rounds, began: time.Now()}
 	for round := range rounds {
 		for _, s := range todo {
 			for _, peer := range chosen {
-				if (s.Rounds == 0 || round < s.Rounds) && !report.has(round, s.Name, peer.Name) {
+				if (s.Rounds == 0 || round < s.Rounds) && !found.Has(round, s.Name, peer.Name) {
 					p.total++
 				}
 			}
@@ -107,9 +115,9 @@ func newProgress(rounds int, todo []Scenario, chosen []Peer, report *Report) *pr
 
 func (p *progress) say(text string) { fmt.Fprintln(os.Stderr, text) }
 
-func (p *progress) done(s Scenario, w Window) {
+func (p *progress) done(s Scenario, w report.Window) {
 	p.count++
-	result := fmt.Sprintf("%s %s in %.1f s", figure(w.PerUnit), s.Unit, w.Wall)
+	result := fmt.Sprintf("%s %s in %.1f s", report.Figure(w.PerUnit), s.Unit, w.Wall)
 	switch {
 	case w.Error != "":
 		result = "FAILED: " + w.Error
@@ -119,4 +127,18 @@ func (p *progress) done(s Scenario, w Window) {
 	left := time.Since(p.began) / time.Duration(p.count) * time.Duration(p.total-p.count)
 	p.say(fmt.Sprintf("%d/%d, %s left  round %d/%d  %-22s %-8s %s", p.count, p.total, left.Round(time.Second),
 		w.Round+1, p.rounds, w.Scenario, w.Peer, strings.TrimSpace(result)))
+}
+
+// turn is the order of n peers in a round. Rounds run forth and back (ABBA),
+// so that a drift of the machine meets every peer alike, and each pair of
+// rounds begins with the next peer.
+func turn(round, n int) []int {
+	order := make([]int, n)
+	for i := range order {
+		order[i] = (i + round/2) % n
+	}
+	if round%2 == 1 {
+		slices.Reverse(order)
+	}
+	return order
 }

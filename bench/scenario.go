@@ -5,6 +5,8 @@ package main
 import (
 	"crypto/tls"
 	"strings"
+
+	"github.com/sluice-gateway/sluice/bench/report"
 )
 
 // Op is what a connection does with the backend.
@@ -30,6 +32,7 @@ type Work struct {
 // Scenario is one kind of load, the same for every peer and round.
 type Scenario struct {
 	Name        string
+	Kind        string // what scenarios have in common that belong in one picture
 	Connections int
 	// Warm is done on the same connections before the window.
 	Warm, Measured Work
@@ -98,7 +101,7 @@ func scenarios(share float64) []Scenario {
 	for _, m := range sizes {
 		for _, n := range connections {
 			s := messages("open "+m.name+n.name, n.number, m.size, m.count/2, share)
-			s.Open = true
+			s.Kind, s.Open = "round trips at fixed times", true
 			all = append(all, s)
 		}
 	}
@@ -110,21 +113,19 @@ func scenarios(share float64) []Scenario {
 		handshake("handshake RSA ML-KEM", share, Scenario{RSA: true, Group: hybrid}),
 		handshake("handshake resumed", share, Scenario{Resume: true}),
 		handshake("handshake 5000 names", share, Scenario{Names: int(max(5000*min(share*4, 1), 65)), Rounds: 5}),
-		Scenario{
-			Name: "idle", Connections: int(scaled(9000, share)), Unit: "kB RSS", Rounds: 3,
-			Warm: Work{Op: Hold, Size: 5}, Measured: Work{Op: Hold, Size: 5},
-		})
+		idle("idle 1000", 1000, share), idle("idle", 9000, share))
 	for _, mode := range []Mode{Plain, Passthrough} {
 		for _, s := range []Scenario{bulk(" upload", Upload, 1, share), bulk(" download", Download, 1, share), messages(" 100 B x 16", 16, 100, 48_000, share)} {
-			s.Name, s.Mode = string(mode)+s.Name, mode
+			s.Name, s.Kind, s.Mode = string(mode)+s.Name, "plain TCP and passthrough", mode
 			all = append(all, s)
 		}
 	}
 	for _, s := range []Scenario{bulk("upload", Upload, 1, share/4), bulk("download", Download, 1, share/4), messages("100 B x 16", 16, 100, 48_000, share)} {
-		s.Name, s.Remote = "remote "+s.Name, true
+		s.Name, s.Kind, s.Remote = "remote "+s.Name, "remote backend", true
 		all = append(all, s)
 	}
 	busy := messages("100 busy", 100, 100, 50_000, share)
+	busy.Kind = "many connections"
 	all = append(all, busy)
 	busy.Name, busy.Idle, busy.Rounds = "100 busy, 9000 idle", int(scaled(9000, share)), 5
 	return append(all, busy)
@@ -133,7 +134,7 @@ func scenarios(share float64) []Scenario {
 func bulk(name string, op Op, connections int, share float64) Scenario {
 	size := func(full int64) int64 { return scaled(full/int64(connections), share) }
 	return Scenario{
-		Name: name, Connections: connections, Unit: "s/GB", Scale: 1,
+		Name: name, Kind: "bulk", Connections: connections, Unit: "s/GB", Scale: 1,
 		Warm:     Work{Op: op, Size: size(64 << 20)},
 		Measured: Work{Op: op, Size: size(768 << 20)},
 	}
@@ -142,7 +143,7 @@ func bulk(name string, op Op, connections int, share float64) Scenario {
 func messages(name string, connections int, size, count int64, share float64) Scenario {
 	perConnection := scaled(count/int64(connections), share)
 	return Scenario{
-		Name: name, Connections: connections, Unit: "µs/rt", Scale: 1e6,
+		Name: name, Kind: "round trips", Connections: connections, Unit: "µs/rt", Scale: 1e6,
 		Warm:     Work{Op: Echo, Size: size, Count: max(perConnection/10, 1)},
 		Measured: Work{Op: Echo, Size: size, Count: perConnection},
 	}
@@ -151,10 +152,27 @@ func messages(name string, connections int, size, count int64, share float64) Sc
 // handshake is new connections, four at a time.
 func handshake(name string, share float64, s Scenario) Scenario {
 	const workers = 4
-	s.Name, s.Connections, s.Unit, s.Scale = name, workers, "µs/conn", 1e6
+	s.Name, s.Kind, s.Connections, s.Unit, s.Scale = name, "new connections", workers, "µs/conn", 1e6
 	s.Warm = Work{Op: Connect, Count: max(scaled(50, share), 2)}
 	s.Measured = Work{Op: Connect, Count: max(scaled(400, share), 2)}
 	return s
+}
+
+// idle is connections that stay, and their memory.
+func idle(name string, connections int64, share float64) Scenario {
+	few := Work{Op: Hold, Size: 5}
+	return Scenario{
+		Name: name, Kind: "idle connections", Connections: int(scaled(connections, share)),
+		Unit: "kB RSS", Rounds: 3, Warm: few, Measured: few,
+	}
+}
+
+// described are scenarios as a report has them.
+func described(all []Scenario) (short []report.Scenario) {
+	for _, s := range all {
+		short = append(short, report.Scenario{Name: s.Name, Kind: s.Kind, Unit: s.Unit, Connections: s.Connections})
+	}
+	return short
 }
 
 func scaled(full int64, share float64) int64 { return max(int64(float64(full)*share), 1) }

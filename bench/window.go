@@ -8,45 +8,9 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/sluice-gateway/sluice/bench/report"
 )
-
-// Window is one scenario through one gateway in one round.
-type Window struct {
-	Round    int    `json:"round"`
-	Peer     string `json:"peer"`
-	Scenario string `json:"scenario"`
-	Error    string `json:"error,omitempty"`
-	// Lacks says why the gateway cannot do the scenario: no failure.
-	Lacks string `json:"lacks,omitempty"`
-	// Wall is in seconds.
-	Wall float64 `json:"wall_seconds"`
-	// CPU times of the whole window, in seconds.
-	Gateway float64 `json:"gateway_cpu_seconds"`
-	Backend float64 `json:"backend_cpu_seconds"`
-	Client  float64 `json:"client_cpu_seconds"`
-	// PerUnit is the gateway's figure per unit of the scenario, in its unit: CPU
-	// time, or memory. BackendPerUnit and ClientPerUnit are CPU times.
-	PerUnit        float64  `json:"gateway_per_unit"`
-	BackendPerUnit float64  `json:"backend_per_unit"`
-	ClientPerUnit  float64  `json:"client_per_unit"`
-	Latency        *Latency `json:"latency_us,omitempty"`
-	// Rate is that of an open loop, in messages a second.
-	Rate float64 `json:"rate,omitempty"`
-	// Kernel is the kernel's memory for a connection in the gateway's cgroup, kB;
-	// nil where it is not known.
-	Kernel *float64 `json:"kernel_kb,omitempty"`
-	// Spliced is the share of the payload, both ways, that took the splice; nil
-	// when the gateway does not count it.
-	Spliced *float64 `json:"spliced,omitempty"`
-	// Steal and Others are the shares of the machine's CPU time that the
-	// hypervisor and processes outside the benchmark took meanwhile.
-	Steal  float64 `json:"steal"`
-	Others float64 `json:"others"`
-	Load   string  `json:"load_average"`
-}
-
-// figures tells whether the window has any.
-func (w Window) figures() bool { return w.Error == "" && w.Lacks == "" }
 
 // cpuReading is the CPU time of everything at one moment.
 type cpuReading struct {
@@ -67,8 +31,8 @@ func (s *stage) read(g *gateway, b *backend) (r cpuReading, err error) {
 // measure does one window with a gateway process of its own: nothing of
 // another peer runs beside it, and no peer is judged by one lucky start. rate
 // is that of an open scenario.
-func (s *stage) measure(ctx context.Context, peer Peer, scenario Scenario, round int, rate float64) Window {
-	w := Window{Round: round, Peer: peer.Name, Scenario: scenario.Name, Rate: rate, Load: loadAverage()}
+func (s *stage) measure(ctx context.Context, peer Peer, scenario Scenario, round int, rate float64) report.Window {
+	w := report.Window{Round: round, Peer: peer.Name, Scenario: scenario.Name, Rate: rate, Load: loadAverage()}
 	if w.Lacks = peer.lacks(scenario); w.Lacks != "" {
 		return w
 	}
@@ -122,7 +86,7 @@ func (s *stage) target(g *gateway) Target {
 	return t
 }
 
-func (s *stage) run(ctx context.Context, g *gateway, b *backend, scenario Scenario, w *Window) error {
+func (s *stage) run(ctx context.Context, g *gateway, b *backend, scenario Scenario, w *report.Window) error {
 	if _, err := s.step(loadRequest{Step: "prepare", Scenario: scenario, Target: s.target(g)}); err != nil {
 		return err
 	}
@@ -154,10 +118,10 @@ func (s *stage) run(ctx context.Context, g *gateway, b *backend, scenario Scenar
 	if err != nil {
 		return err
 	}
-	w.fill(scenario, before, after, reply)
+	fill(w, scenario, before, after, reply)
 	w.Spliced = trafficAfter.splicedSince(trafficBefore)
 	if scenario.Measured.Op == Hold {
-		if err := w.fillMemory(g, scenario, memoryBefore); err != nil {
+		if err := fillMemory(w, g, scenario, memoryBefore); err != nil {
 			return err
 		}
 	}
@@ -184,7 +148,8 @@ func (s *stage) step(req loadRequest) (reply loadReply, err error) {
 	return reply, nil
 }
 
-func (w *Window) fill(scenario Scenario, before, after cpuReading, reply loadReply) {
+// fill sets the figures of a window.
+func fill(w *report.Window, scenario Scenario, before, after cpuReading, reply loadReply) {
 	gateway, backend := after.gateway-before.gateway, after.backend-before.backend
 	client, spinner := after.client-before.client, after.spinner-before.spinner
 	w.Wall = reply.Wall.Seconds()

@@ -47,7 +47,7 @@ var mayImport = map[string]struct {
 	"cmd/sluice":                {[]string{"*"}, "only the command knows both agent and controller"},
 	"deploy/e2e/keyedserver":    {[]string{"bench/keyed"}, "it is a backend that checks what it gets"},
 	"bench/scale":               {[]string{"agent/config", "controller/node", "deploy/apiserver"}, "it measures the controller from outside, with nodes that serve nothing"},
-	"bench":                     {[]string{"agent/config", "agent/netns", "agent/splice", "bench/freeport", "bench/keyed", "terminator"}, "it measures the data path"},
+	"bench":                     {[]string{"agent/config", "agent/netns", "agent/splice", "bench/freeport", "bench/keyed", "bench/report", "terminator"}, "it measures the data path"},
 }
 
 // mayNotImport are packages of others that only some may know.

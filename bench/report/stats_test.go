@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package report
 
 import (
 	"math"
@@ -82,26 +82,6 @@ func TestTheIntervalAgreesWithOrderStatistics(t *testing.T) {
 	}
 }
 
-func TestEveryPeerTakesEveryPlaceEquallyOften(t *testing.T) {
-	const n = 4
-	var places [n][n]int // by place and peer
-	for round := range 2 * n {
-		for place, peer := range turn(round, n) {
-			places[place][peer]++
-		}
-	}
-	for place, counts := range places {
-		for peer, count := range counts {
-			if count != 2 {
-				t.Errorf("peer %d was %d times at place %d, want 2", peer, count, place)
-			}
-		}
-	}
-	if diff := cmp.Diff([]int{3, 2, 1, 0}, turn(1, n)); diff != "" {
-		t.Error("the second round does not go back:", diff)
-	}
-}
-
 func TestTheTableShowsWhatWasMeasured(t *testing.T) {
 	share := 0.5
 	windows := []Window{
@@ -113,10 +93,14 @@ func TestTheTableShowsWhatWasMeasured(t *testing.T) {
 		{Round: 1, Scenario: "upload", Peer: "spliced", Error: "broken"},
 		{Round: 0, Scenario: "100 B x 1", Peer: "haproxy", PerUnit: 20, BackendPerUnit: 10, Latency: &Latency{P50: 50, P99: 1234}},
 	}
-	two := pick(scenarios(1), "upload,100 B x 1", func(s Scenario) string { return s.Name })
-	rows := summarize(two, []Peer{{Name: "spliced", Metrics: true}, {Name: "haproxy"}, {Name: "nginx"}}, windows)
+	r := Report{
+		Scenarios: []Scenario{{Name: "upload", Unit: "s/GB"}, {Name: "100 B x 1", Unit: "µs/rt"}},
+		Peers:     []string{Spliced, Reference, "nginx"},
+		Windows:   windows,
+	}
+	r.Summarize()
 	var got strings.Builder
-	if err := writeTable(&got, rows); err != nil {
+	if err := r.WriteTable(&got); err != nil {
 		t.Fatal(err)
 	}
 	var fields [][]string

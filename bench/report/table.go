@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package report
 
 import (
 	"cmp"
@@ -37,51 +37,30 @@ type Row struct {
 	Kernel *float64 `json:"kernel_kb,omitempty"`
 }
 
-// summarize makes the rows of all windows, in the order of scenarios and peers.
-func summarize(scenarios []Scenario, peers []Peer, windows []Window) []Row {
-	var rows []Row
-	for _, s := range scenarios {
-		best := bestPeer(s.Name, peers, windows)
-		for _, p := range peers {
-			row, ok := summary(s, p.Name, windows)
+// Summarize makes the rows of all windows, in the order of scenarios and peers.
+func (r *Report) Summarize() {
+	r.Rows = nil
+	for _, s := range r.Scenarios {
+		best := r.best(s.Name, perUnit)
+		for _, p := range r.Peers {
+			row, ok := summary(s, p, r.Windows)
 			if !ok {
 				continue
 			}
-			mine := perUnit(windows, s.Name, p.Name)
-			row.Ratio = ratio(mine, windows, s.Name, p.Name, reference)
-			row.Best = ratio(mine, windows, s.Name, p.Name, best)
-			rows = append(rows, row)
+			row.Ratio = r.ratio(s.Name, p, Reference)
+			row.Best = r.ratio(s.Name, p, best)
+			r.Rows = append(r.Rows, row)
 		}
 	}
-	return rows
 }
 
-func ratio(mine map[int]float64, windows []Window, scenario, peer, to string) *Ratio {
-	r := compare(mine, perUnit(windows, scenario, to))
-	if peer == to || peer == direct || r.Rounds == 0 {
+func (r *Report) ratio(scenario, peer, to string) *Ratio {
+	ratio := compare(r.values(scenario, peer, perUnit), r.values(scenario, to, perUnit))
+	if peer == to || peer == Direct || ratio.Rounds == 0 {
 		return nil
 	}
-	r.To = to
-	return &r
-}
-
-// bestPeer is the gateway with the lowest minimum that is not ours, empty when
-// there is none.
-func bestPeer(scenario string, peers []Peer, windows []Window) string {
-	best, lowest := "", 0.0
-	for _, p := range peers {
-		var values []float64
-		for _, v := range perUnit(windows, scenario, p.Name) {
-			values = append(values, v)
-		}
-		if p.Metrics || p.Name == direct || len(values) == 0 {
-			continue
-		}
-		if m := minimum(values); best == "" || m < lowest {
-			best, lowest = p.Name, m
-		}
-	}
-	return best
+	ratio.To = to
+	return &ratio
 }
 
 // summary is a row without ratios; ok is false when there is no window.
@@ -95,7 +74,7 @@ func summary(s Scenario, peer string, windows []Window) (row Row, ok bool) {
 		if w.Error != "" {
 			row.Failed++
 		}
-		if !w.figures() {
+		if !w.Measured() {
 			continue
 		}
 		values, backend, client = append(values, w.PerUnit), append(backend, w.BackendPerUnit), append(client, w.ClientPerUnit)
@@ -129,40 +108,29 @@ func known(values []float64) *float64 {
 	return &m
 }
 
-// perUnit is the gateway's figure per unit by round.
-func perUnit(windows []Window, scenario, peer string) map[int]float64 {
-	values := map[int]float64{}
-	for _, w := range windows {
-		if w.Scenario == scenario && w.Peer == peer && w.figures() {
-			values[w.Round] = w.PerUnit
-		}
-	}
-	return values
-}
-
-// writeTable prints the rows for people.
-func writeTable(out io.Writer, rows []Row) error {
-	columns := []string{"scenario", "gateway", "unit", "min", "median", "vs " + reference, "vs best other",
+// WriteTable prints the rows for people.
+func (r *Report) WriteTable(out io.Writer) error {
+	columns := []string{"scenario", "gateway", "unit", "min", "median", "vs " + Reference, "vs best other",
 		"backend", "client", "p50 µs", "p99 µs", "spliced", "kernel kB", "rounds", ""}
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, strings.Join(columns, "\t"))
 	last := ""
-	for _, r := range rows {
-		name := r.Scenario
+	for _, row := range r.Rows {
+		name := row.Scenario
 		if name == last {
 			name = ""
 		} else if last != "" {
 			fmt.Fprintln(t, strings.Repeat("\t", len(columns)-1))
 		}
-		last = r.Scenario
-		fmt.Fprintln(t, strings.Join([]string{name, r.Peer, r.Unit, figure(r.Min), figure(r.Median), r.Ratio.text(false), r.Best.text(true),
-			figure(r.Backend), figure(r.Client), figure(r.P50), figure(r.P99), r.spliced(), r.kernel(), r.rounds(), ""}, "\t"))
+		last = row.Scenario
+		fmt.Fprintln(t, strings.Join([]string{name, row.Peer, row.Unit, Figure(row.Min), Figure(row.Median), row.Ratio.text(false), row.Best.text(true),
+			Figure(row.Backend), Figure(row.Client), Figure(row.P50), Figure(row.P99), row.spliced(), row.kernel(), row.rounds(), ""}, "\t"))
 	}
 	return t.Flush()
 }
 
-// figure prints a value with about three digits, and nothing for none.
-func figure(v float64) string {
+// Figure prints a value with about three digits, and nothing for none.
+func Figure(v float64) string {
 	switch {
 	case v == 0:
 		return ""
@@ -199,7 +167,7 @@ func (r Row) kernel() string {
 	if r.Kernel == nil {
 		return ""
 	}
-	return figure(*r.Kernel)
+	return Figure(*r.Kernel)
 }
 
 func (r Row) rounds() string {
@@ -209,10 +177,10 @@ func (r Row) rounds() string {
 	return fmt.Sprintf("%d, %d failed", r.Rounds, r.Failed)
 }
 
-// worst is the window with the most CPU time taken by others, for the footer.
-func worst(windows []Window) Window {
-	if len(windows) == 0 {
+// Worst is the window with the most CPU time taken by others, for the footer.
+func (r *Report) Worst() Window {
+	if len(r.Windows) == 0 {
 		return Window{}
 	}
-	return slices.MaxFunc(windows, func(a, b Window) int { return cmp.Compare(a.Others+a.Steal, b.Others+b.Steal) })
+	return slices.MaxFunc(r.Windows, func(a, b Window) int { return cmp.Compare(a.Others+a.Steal, b.Others+b.Steal) })
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package report
 
 import (
 	"maps"
@@ -81,18 +81,4 @@ func interval(values []float64) (low, high float64) {
 	}
 	slices.Sort(medians)
 	return medians[resamples*25/1000], medians[resamples*975/1000-1]
-}
-
-// turn is the order of n peers in a round. Rounds run forth and back (ABBA),
-// so that a drift of the machine meets every peer alike, and each pair of
-// rounds begins with the next peer.
-func turn(round, n int) []int {
-	order := make([]int, n)
-	for i := range order {
-		order[i] = (i + round/2) % n
-	}
-	if round%2 == 1 {
-		slices.Reverse(order)
-	}
-	return order
 }

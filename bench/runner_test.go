@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestEveryPeerTakesEveryPlaceEquallyOften(t *testing.T) {
+	const n = 4
+	var places [n][n]int // by place and peer
+	for round := range 2 * n {
+		for place, peer := range turn(round, n) {
+			places[place][peer]++
+		}
+	}
+	for place, counts := range places {
+		for peer, count := range counts {
+			if count != 2 {
+				t.Errorf("peer %d was %d times at place %d, want 2", peer, count, place)
+			}
+		}
+	}
+	if diff := cmp.Diff([]int{3, 2, 1, 0}, turn(1, n)); diff != "" {
+		t.Error("the second round does not go back:", diff)
+	}
+}
