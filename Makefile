@@ -17,9 +17,9 @@ build: ## build/sluice, static
 image: ## build/sluice.tar: the image as an OCI archive, for amd64 and arm64; IMAGE=name:tag
 	@deploy/image/build.sh build/sluice.tar amd64 arm64
 
-generate: ## regenerate BPF objects and bindings (clang from Debian), deepcopy, CRDs, manifests
+generate: ## regenerate BPF objects and bindings (clang from Debian), deepcopy, CRDs, manifests, AES-GCM kernels
 	@deploy/packages.sh generate
-	$(GO) generate ./bpf ./controller/v1alpha1
+	$(GO) generate ./bpf ./controller/v1alpha1 ./terminator/record/gcm
 	cd deploy/helm && $(GO) run .
 
 fresh: generate ## fail when a generated file or go.mod is not what the sources give
@@ -28,7 +28,8 @@ fresh: generate ## fail when a generated file or go.mod is not what the sources 
 	cd deploy/image && $(GO) mod tidy -diff
 	cd deploy/helm && $(GO) mod tidy -diff
 	cd bench/picture && $(GO) mod tidy -diff
-	git diff --exit-code -- bpf controller/v1alpha1 deploy/crds deploy/chart deploy/kubernetes
+	cd terminator/record/gcm/asm && $(GO) mod tidy -diff
+	git diff --exit-code -- bpf controller/v1alpha1 terminator/record/gcm deploy/crds deploy/chart deploy/kubernetes
 
 lint: ## go vet and golangci-lint
 	$(GO) vet ./...
@@ -36,6 +37,7 @@ lint: ## go vet and golangci-lint
 	cd deploy/image && $(LINT) run ./...
 	cd deploy/helm && $(LINT) run ./...
 	cd bench/picture && $(LINT) run ./...
+	cd terminator/record/gcm/asm && $(LINT) run ./...
 
 kubernetes: ## Kubernetes from Go modules, for tests; the first time takes ten minutes
 	@deploy/cluster/kubernetes/build.sh
