@@ -6,7 +6,7 @@ WITHOUT_ROOT := [ "$$(id -u)" = 0 ] || \
 	echo "These tests ran without root: in relay mode. Those of the splice and of network namespaces were skipped; root runs them too."
 
 .DEFAULT_GOAL := help
-.PHONY: help build image generate fresh lint kubernetes test race test-long fuzz demo cluster cluster-down e2e smoke quickstart workshop conformance scale bench ci clean
+.PHONY: help build image generate fresh lint kubernetes test race test-long fuzz demo cluster cluster-down e2e smoke quickstart workshop conformance scale bench bench-quick ci clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +100,11 @@ bench: ## CPU, memory and latency against other gateways into bench/results; SCE
 	PATH="$(CURDIR)/build/envoy/envoy/_bin:$$PATH" $(GO) run ./bench -rounds $(or $(ROUNDS),10) \
 		-scenarios "$(SCENARIOS)" -peers "$(PEERS)" -json build/bench.json -out bench/results; status=$$?; \
 	(cd bench/picture && $(GO) run . ../../build/bench.json ../results) && exit $$status
+
+bench-quick: ## three minutes of it: Sluice over two others, beside the same ratios of bench/results
+	@deploy/packages.sh bench
+	$(GO) run ./bench -rounds 3 -peers spliced,relay,haproxy,nginx \
+		-scenarios "upload,download,100 B x 16,handshake resumed,idle 1000" -against bench/results
 
 ci: lint fresh test race ## what must hold before a change lands
 

@@ -47,6 +47,7 @@ import (
 	"os/signal"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/sluice-gateway/sluice/bench/report"
 )
@@ -56,6 +57,7 @@ type options struct {
 	rounds    int
 	json      string
 	out       string
+	against   string
 	peers     string
 	scenarios string
 	workers   int
@@ -71,6 +73,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds of every scenario through every gateway; 0 only shows what the file of -json has")
 	flag.StringVar(&o.json, "json", "", "write every figure to this `file` after every round, and go on where it stops")
 	flag.StringVar(&o.out, "out", "", "write what is to be kept to this `folder`: the JSON, a page, and a file for benchstat of every gateway")
+	flag.StringVar(&o.against, "against", "", "compare with the newest results of this `folder`, and fail when Sluice is worse than noise allows")
 	flag.StringVar(&o.peers, "peers", "", "comma-separated `list` of gateways to measure (default all)")
 	flag.StringVar(&o.scenarios, "scenarios", "", "comma-separated `list` of scenarios, each by the start of its name (default all)")
 	flag.IntVar(&o.workers, "workers", 0, "limit every gateway to this many threads or processes (default one per CPU)")
@@ -84,6 +87,9 @@ func main() {
 		err = errors.Join(err, show(found))
 		if o.out != "" {
 			err = errors.Join(err, found.WriteResults(o.out))
+		}
+		if o.against != "" {
+			err = errors.Join(err, guard(found, o.against))
 		}
 	}
 	if err != nil {
@@ -175,6 +181,31 @@ func show(r *report.Report) error {
 		return row.Peer == report.Spliced && row.Scenario == "upload" && row.Spliced != nil && *row.Spliced == 0
 	}) {
 		fmt.Println("spliced: no byte of an upload went past TCP; sluice doctor says what the splice lacks here")
+	}
+	return nil
+}
+
+// guard prints what has changed since the newest results of a folder. It fails
+// when something is worse.
+func guard(now *report.Report, dir string) error {
+	then, err := report.Latest(dir)
+	if err != nil {
+		return err
+	}
+	if then == nil {
+		fmt.Printf("\n%s has no results yet to compare with: make bench writes them\n", dir)
+	} else {
+		fmt.Printf("\nagainst the results of %s (%s, Linux %s; here %s, Linux %s)\n",
+			then.Time.Format(time.DateOnly), then.Host.CPU, then.Host.Kernel, now.Host.CPU, now.Host.Kernel)
+	}
+	worse, err := report.WriteChanges(os.Stdout, now.Changes(then))
+	switch {
+	case err != nil:
+		return err
+	case worse > 0:
+		return fmt.Errorf("%d ratios are worse than noise allows; run it once more before you believe it", worse)
+	case then != nil:
+		fmt.Println("nothing is worse than noise allows")
 	}
 	return nil
 }

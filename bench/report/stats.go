@@ -43,23 +43,26 @@ type Ratio struct {
 	Rounds int `json:"rounds"`
 }
 
-// compare pairs the values of two peers by round.
-func compare(peer, other map[int]float64) Ratio {
-	var r Ratio
-	var ratios []float64
-	for _, round := range slices.Sorted(maps.Keys(peer)) {
-		v := peer[round]
-		ref, ok := other[round]
-		if !ok || ref == 0 {
-			continue
+// pair is the ratios of the rounds that two peers have.
+func pair(peer, other map[int]float64) map[int]float64 {
+	ratios := map[int]float64{}
+	for round, v := range peer {
+		if ref, ok := other[round]; ok && ref != 0 {
+			ratios[round] = v / ref
 		}
-		ratios = append(ratios, v/ref)
-		r.Rounds++
-		if v < ref {
+	}
+	return ratios
+}
+
+// compare sums up the ratios of two peers by round.
+func compare(peer, other map[int]float64) Ratio {
+	ratios := slices.Sorted(maps.Values(pair(peer, other)))
+	r := Ratio{Median: median(ratios), Rounds: len(ratios)}
+	for _, v := range ratios {
+		if v < 1 {
 			r.Better++
 		}
 	}
-	r.Median = median(ratios)
 	if len(ratios) >= 6 { // the chance that all of five lie on one side is 2/2^5, more than 5 %
 		r.Low, r.High = interval(ratios)
 	}
