@@ -101,9 +101,9 @@ bench: ## CPU, memory and latency against other gateways into bench/results; SCE
 		-scenarios "$(SCENARIOS)" -peers "$(PEERS)" -json build/bench.json -out bench/results; status=$$?; \
 	(cd bench/picture && $(GO) run . ../../build/bench.json ../results) && exit $$status
 
-bench-quick: ## three minutes of it: Sluice over two others, beside the same ratios of bench/results
+bench-quick: ## three minutes of it: Sluice over HAProxy, beside the same ratios of bench/results
 	@deploy/packages.sh bench
-	$(GO) run ./bench -rounds 3 -peers spliced,relay,haproxy,nginx \
+	$(GO) run ./bench -rounds 3 -peers spliced,relay,haproxy \
 		-scenarios "upload,download,100 B x 16,handshake resumed,idle 1000" -against bench/results
 
 ci: lint fresh test race ## what must hold before a change lands

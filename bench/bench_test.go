@@ -42,7 +42,7 @@ func TestASmallRunMeasuresEveryPeer(t *testing.T) {
 	}
 	for _, list := range []string{
 		"64 KB x 16,open 100 B x 16", "handshake RSA,handshake resumed,handshake ECDSA ML-KEM,handshake 5000 names",
-		"plain,passthrough", "idle,100 busy",
+		"plain,passthrough", "idle,100 busy", "pgbench,redis-benchmark,mosquitto",
 	} {
 		t.Run(list, func(t *testing.T) { measureSome(t, peers("")[1], list) })
 	}
@@ -60,6 +60,9 @@ func measureSome(t *testing.T, peer Peer, list string) {
 	todo := pick(scenarios(0.005), list, func(s Scenario) string { return s.Name })
 	if len(found.Windows) != len(todo) {
 		t.Fatalf("%d windows, want %d", len(found.Windows), len(todo))
+	}
+	if len(found.Rows) != len(todo) {
+		t.Errorf("%d rows, want %d", len(found.Rows), len(todo))
 	}
 	for i, w := range found.Windows {
 		s := todo[i]

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -63,6 +64,41 @@ func family(pid int) ([]int, error) {
 		pids = append(pids, children[pids[i]]...)
 	}
 	return pids, nil
+}
+
+// familyTime is the CPU time of a process and its descendants, those included
+// that have ended and were waited for: they count in ticks.
+func familyTime(pid int) (sum time.Duration, err error) {
+	pids, err := family(pid)
+	if err != nil {
+		return 0, err
+	}
+	for _, p := range slices.Backward(pids) { // whoever ends meanwhile is found at its parent
+		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p))
+		if err != nil && p != pid {
+			continue
+		} else if err != nil {
+			return 0, err
+		}
+		own, err := cpuTime(p)
+		if err != nil && p == pid {
+			return 0, err
+		}
+		sum += own + waited(raw)
+	}
+	return sum, nil
+}
+
+// waited is the CPU time of children that have ended in a /proc/PID/stat line:
+// its fields cutime and cstime.
+func waited(line []byte) time.Duration {
+	fields := strings.Fields(string(line[bytes.LastIndexByte(line, ')')+1:])) // the first is the state, the third of all
+	if len(fields) < 15 {
+		return 0
+	}
+	user, _ := strconv.ParseInt(fields[13], 10, 64)
+	system, _ := strconv.ParseInt(fields[14], 10, 64)
+	return time.Duration(user+system) * tick
 }
 
 // parseStat returns the process and its parent of a /proc/PID/stat line, in

@@ -100,6 +100,46 @@ func schedstatTime(t *testing.T, pid int) (sum time.Duration) {
 	return sum
 }
 
+func TestFamilyTimeCountsProcessesThatHaveEnded(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'; echo; read wait")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { in.Close(); _ = cmd.Wait() }()
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	own, err := cpuTime(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := familyTime(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all < own+2*tick {
+		t.Errorf("the shell took %v, it and its child %v", own, all)
+	}
+}
+
+func TestTheTimeOfEndedChildrenIsRead(t *testing.T) {
+	line := "12 (a b) c) S 3 12 12 0 -1 4194560 300 5000 0 7 11 22 33 44 20 0 1 0"
+	if got, want := waited([]byte(line)), 770*time.Millisecond; got != want {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if got := waited([]byte("12 (sh) S 3")); got != 0 {
+		t.Errorf("a short line has %v", got)
+	}
+}
+
 func TestFamilyIsAProcessWithItsDescendants(t *testing.T) {
 	cmd := exec.Command("sh", "-c", "sh -c 'sleep 60 & echo $$ $!; wait' & wait")
 	out, err := cmd.StdoutPipe()

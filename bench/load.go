@@ -78,6 +78,7 @@ type load struct {
 	clients    []*client // that work
 	held       []*client // that are idle
 	connectors []*connector
+	program    *programClient
 }
 
 func (l *load) do(req loadRequest) (reply loadReply, err error) {
@@ -94,6 +95,8 @@ func (l *load) do(req loadRequest) (reply loadReply, err error) {
 		switch {
 		case s.Open:
 			err = openLoop(l.clients, s.Measured, req.Rate)
+		case s.Measured.Op == Run:
+			err = l.program.work(s.Measured.Count)
 		case s.Measured.Op == Connect:
 			err = l.connect(s.Measured.Count)
 		case s.Measured.Op == Hold:
@@ -112,6 +115,12 @@ func (l *load) do(req loadRequest) (reply loadReply, err error) {
 
 func (l *load) prepare(s Scenario) error {
 	switch s.Measured.Op {
+	case Run:
+		var err error
+		if l.program, err = newProgramClient(l.dialer, s); err != nil {
+			return err
+		}
+		return l.program.work(s.Warm.Count)
 	case Connect:
 		for range s.Connections {
 			l.connectors = append(l.connectors, newConnector(l.dialer))
@@ -221,6 +230,9 @@ func (l *load) finish() error {
 		for _, c := range clients {
 			errs = append(errs, c.conn.Close())
 		}
+	}
+	if l.program != nil {
+		errs = append(errs, l.program.Close())
 	}
 	*l = load{}
 	return errors.Join(errs...)

@@ -25,6 +25,13 @@
 // and echoes. The backend reads with read(2). A remote backend is behind a link
 // of 1 Gbit/s and address translation.
 //
+// Programs that people load servers with work through the gateways, too, with
+// the servers themselves behind: pgbench with PostgreSQL, redis-benchmark with
+// Redis, Mosquitto's clients with Mosquitto. redis-benchmark speaks TLS; for the
+// others, who do not or not by server name, the client process does. They tell
+// how much they did, and their connections are part of it; Mosquitto's messages
+// are compared.
+//
 // An open loop sends at fixed times, the same for every gateway: at half of the
 // rate that the slowest of them reached in a closed loop before the rounds.
 // Memory is what idle connections add after the first tenth of them.
@@ -135,6 +142,7 @@ func run(ctx context.Context, o options) (_ *report.Report, err error) {
 	if err := r.rounds(ctx, o, todo, chosen); err != nil {
 		return nil, err
 	}
+	found.Summarize()
 	if slices.ContainsFunc(found.Windows, func(w report.Window) bool { return w.Error != "" }) {
 		return found, errors.New("some windows failed: see above")
 	}
@@ -176,7 +184,7 @@ func show(r *report.Report) error {
 	w := r.Worst()
 	fmt.Printf("\nload average %s before, %s after; at worst others took %.0f %% of the CPUs and the hypervisor %.0f %% (%s, %s, round %d)\n",
 		r.Load[0], r.Load[1], 100*w.Others, 100*w.Steal, w.Scenario, w.Peer, w.Round+1)
-	fmt.Println("idle-class spinners ran on every CPU; every byte was checked; vs = median of the rounds' ratios [95 % confidence] (rounds that were lower / rounds)")
+	fmt.Println("idle-class spinners ran on every CPU; every byte was checked, of programs what they check; vs = median of the rounds' ratios [95 % confidence] (rounds that were lower / rounds)")
 	if slices.ContainsFunc(r.Rows, func(row report.Row) bool {
 		return row.Peer == report.Spliced && row.Scenario == "upload" && row.Spliced != nil && *row.Spliced == 0
 	}) {

@@ -114,7 +114,7 @@ func peers(binary string) []Peer {
 			Version: func() (string, error) { return runtime.Version(), nil },
 			Modes:   []Mode{Terminate, Plain},
 			Lacks: func(s Scenario) string {
-				if s.Names > 1 {
+				if s.Names > 1 || s.Program != "" {
 					return "there is no gateway"
 				}
 				return ""

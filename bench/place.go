@@ -46,17 +46,17 @@ func newPlace(far bool) (*place, error) {
 	}
 	shape := []string{"root", "tbf", "rate", "1gbit", "burst", "256kb", "latency", "20ms"}
 	return p, errors.Join(
-		command("tc", append([]string{"qdisc", "add", "dev", p.link}, shape...)...),
+		configure("tc", append([]string{"qdisc", "add", "dev", p.link}, shape...)...),
 		p.ns.Do(func() error {
 			return errors.Join(
-				command("tc", append([]string{"qdisc", "add", "dev", p.link + "p"}, shape...)...),
-				command("nft", "add table ip bench"),
-				command("nft", "add chain ip bench in { type nat hook prerouting priority -100; }"),
-				command("nft", fmt.Sprintf("add rule ip bench in ip daddr %s dnat to %s", p.address, p.listen)))
+				configure("tc", append([]string{"qdisc", "add", "dev", p.link + "p"}, shape...)...),
+				configure("nft", "add table ip bench"),
+				configure("nft", "add chain ip bench in { type nat hook prerouting priority -100; }"),
+				configure("nft", fmt.Sprintf("add rule ip bench in ip daddr %s dnat to %s", p.address, p.listen)))
 		}))
 }
 
-func command(name string, args ...string) error {
+func configure(name string, args ...string) error {
 	out, err := exec.Command(name, args...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%s %v: %w: %s (make bench installs iproute2 and nftables)", name, args, err, bytes.TrimSpace(out))

@@ -4,6 +4,7 @@ package main
 
 import (
 	"crypto/tls"
+	"fmt"
 	"strings"
 
 	"github.com/sluice-gateway/sluice/bench/report"
@@ -20,6 +21,7 @@ const (
 	Echo     Op = 'E' // the backend returns Count messages of Size bytes each
 	Connect  Op = 'C' // Count connections one after the other, one byte each way on each
 	Hold     Op = 'H' // connections that stay, Size bytes each way on each
+	Run      Op = 'R' // a program does Count of what it does, over all connections together
 )
 
 // Work is a fixed amount of work of every connection of a scenario.
@@ -44,6 +46,8 @@ type Scenario struct {
 	// Rounds is the most that make sense, 0 for as many as there are.
 	Rounds int
 
+	Program Program // does the work, with a server of its own; empty for most
+
 	Mode   Mode        // of the gateway
 	RSA    bool        // an RSA-2048 certificate instead of an ECDSA P-256 one
 	Group  tls.CurveID // key exchange, 0 for X25519
@@ -63,6 +67,8 @@ func (s Scenario) Units() float64 {
 		return float64(s.Measured.Size) * float64(s.Connections) / 1e9
 	case Hold:
 		return float64(s.Connections)
+	case Run:
+		return float64(s.Measured.Count)
 	}
 	return float64(s.Measured.Count) * float64(s.Connections)
 }
@@ -128,7 +134,10 @@ func scenarios(share float64) []Scenario {
 	busy.Kind = "many connections"
 	all = append(all, busy)
 	busy.Name, busy.Idle, busy.Rounds = "100 busy, 9000 idle", int(scaled(9000, share)), 5
-	return append(all, busy)
+	return append(all, busy,
+		program(Pgbench, 8, 10_000, "µs/tx", share),
+		program(RedisBenchmark, 16, 60_000, "µs/cmd", share),
+		program(Mosquitto, 8, 20_000, "µs/msg", share))
 }
 
 func bulk(name string, op Op, connections int, share float64) Scenario {
@@ -164,6 +173,17 @@ func idle(name string, connections int64, share float64) Scenario {
 	return Scenario{
 		Name: name, Kind: "idle connections", Connections: int(scaled(connections, share)),
 		Unit: "kB RSS", Rounds: 3, Warm: few, Measured: few,
+	}
+}
+
+// program is a load program at work. Half of the clients of Mosquitto publish,
+// the others subscribe.
+func program(p Program, connections int, count int64, unit string, share float64) Scenario {
+	even := func(n int64) int64 { return max(n/int64(connections), 1) * int64(connections) }
+	return Scenario{
+		Name: fmt.Sprintf("%s x %d", p, connections), Kind: "programs", Program: p, Connections: connections,
+		Unit: unit, Scale: 1e6, Rounds: 6,
+		Warm: Work{Op: Run, Count: even(scaled(count/10, share))}, Measured: Work{Op: Run, Count: even(scaled(count, share))},
 	}
 }
 

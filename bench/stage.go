@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -27,15 +28,19 @@ type stage struct {
 	rsa       identity
 	many      []identity // made when a scenario needs them
 
-	near, far     *backend // far is nil unless a scenario needs it
+	near, far     *backend            // far is nil unless a scenario needs it
+	servers       map[Program]*server // those that scenarios need
 	load, spinner *child
 }
 
 // backend is a backend process and how gateways reach it.
 type backend struct {
 	*child
-	address netip.Addr
+	address, listen netip.Addr
+	ns              *netns.NS // nil for this one
 }
+
+func (b *backend) cpu() (time.Duration, error) { return cpuTime(b.pid()) }
 
 // setStage starts what the windows of some scenarios share. cleanup is never
 // nil and undoes what was done, also after an error.
@@ -48,7 +53,7 @@ func setStage(ctx context.Context, dir string, todo []Scenario) (s *stage, clean
 		}
 		return errors.Join(errs...)
 	}
-	s = &stage{dir: dir}
+	s = &stage{dir: dir, servers: map[Program]*server{}}
 	if err := raiseFiles(); err != nil {
 		return nil, cleanup, err
 	}
@@ -68,6 +73,14 @@ func setStage(ctx context.Context, dir string, todo []Scenario) (s *stage, clean
 		undo = append(undo, closers...)
 		if err != nil {
 			return nil, cleanup, err
+		}
+	}
+	for _, scenario := range todo {
+		if p := scenario.Program; p != "" && s.servers[p] == nil {
+			if s.servers[p], err = startServer(ctx, p, dir, s.near.ns, s.near.listen); err != nil {
+				return nil, cleanup, err
+			}
+			undo = append(undo, s.servers[p].Close)
 		}
 	}
 	for part, to := range map[string]**child{"part:load": &s.load, "part:spin": &s.spinner} {
@@ -94,9 +107,7 @@ func (s *stage) certificates() (err error) {
 // startBackend starts a backend in a network namespace of its own when we are
 // root, else on loopback.
 func (s *stage) startBackend(ctx context.Context, far bool) (_ *backend, undo []func() error, err error) {
-	b := &backend{address: netip.MustParseAddr("127.0.0.1")}
-	listen := b.address
-	var ns *netns.NS
+	b := &backend{address: loopback, listen: loopback}
 	switch {
 	case os.Geteuid() == 0:
 		p, err := newPlace(far)
@@ -104,17 +115,17 @@ func (s *stage) startBackend(ctx context.Context, far bool) (_ *backend, undo []
 		if err != nil {
 			return nil, undo, err
 		}
-		ns, b.address, listen = p.ns, p.address, p.listen
+		b.ns, b.address, b.listen = p.ns, p.address, p.listen
 	case far:
 		return nil, nil, errors.New("a remote backend needs network namespaces: run as root, or leave the scenarios out that begin with remote")
 	default:
 		fmt.Fprintln(os.Stderr, "not root: the backend is on loopback instead of another network namespace")
 	}
-	if b.child, err = startChild(ctx, "part:backend", ns); err != nil {
+	if b.child, err = startChild(ctx, "part:backend", b.ns); err != nil {
 		return nil, undo, err
 	}
 	undo = append(undo, b.Close)
-	if err := b.send(backendSetup{At: listen, Identities: []identity{s.ecdsa, s.rsa}}); err != nil {
+	if err := b.send(backendSetup{At: b.listen, Identities: []identity{s.ecdsa, s.rsa}}); err != nil {
 		return nil, undo, err
 	}
 	var first backendAddress

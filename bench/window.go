@@ -18,11 +18,16 @@ type cpuReading struct {
 	machine                           Machine
 }
 
-func (s *stage) read(g *gateway, b *backend) (r cpuReading, err error) {
+// behind is what stands behind a gateway.
+type behind interface {
+	cpu() (time.Duration, error)
+}
+
+func (s *stage) read(g *gateway, b behind) (r cpuReading, err error) {
 	var errs [5]error
 	r.gateway, errs[0] = cpuTimes(g.pids)
-	r.backend, errs[1] = cpuTime(b.pid())
-	r.client, errs[2] = cpuTime(s.load.pid())
+	r.backend, errs[1] = b.cpu()
+	r.client, errs[2] = familyTime(s.load.pid())
 	r.spinner, errs[3] = cpuTime(s.spinner.pid())
 	r.machine, errs[4] = readMachine()
 	return r, errors.Join(errs[:]...)
@@ -50,12 +55,8 @@ func (s *stage) measure(ctx context.Context, peer Peer, scenario Scenario, round
 }
 
 // open starts the gateway of a window.
-func (s *stage) open(ctx context.Context, peer Peer, scenario Scenario) (*gateway, *backend, error) {
-	b := s.near
-	if scenario.Remote {
-		b = s.far
-	}
-	at, err := b.fresh()
+func (s *stage) open(ctx context.Context, peer Peer, scenario Scenario) (*gateway, behind, error) {
+	b, at, err := s.behind(scenario)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -77,6 +78,20 @@ func (s *stage) open(ctx context.Context, peer Peer, scenario Scenario) (*gatewa
 	return &gateway{peer: peer, site: site}, b, nil
 }
 
+// behind is what a scenario needs behind a gateway, and where.
+func (s *stage) behind(scenario Scenario) (behind, backendAddress, error) {
+	if scenario.Program != "" {
+		server := s.servers[scenario.Program]
+		return server, backendAddress{Plain: server.address}, nil
+	}
+	b := s.near
+	if scenario.Remote {
+		b = s.far
+	}
+	at, err := b.fresh()
+	return b, at, err
+}
+
 // target is where the clients of a gateway connect.
 func (s *stage) target(g *gateway) Target {
 	t := Target{Address: g.site.Listen, Plain: g.site.Mode == Plain, Root: s.authority.root()}
@@ -86,7 +101,7 @@ func (s *stage) target(g *gateway) Target {
 	return t
 }
 
-func (s *stage) run(ctx context.Context, g *gateway, b *backend, scenario Scenario, w *report.Window) error {
+func (s *stage) run(ctx context.Context, g *gateway, b behind, scenario Scenario, w *report.Window) error {
 	if _, err := s.step(loadRequest{Step: "prepare", Scenario: scenario, Target: s.target(g)}); err != nil {
 		return err
 	}

@@ -8,9 +8,10 @@ case "${1:-}" in
 demo)     want="curl openssl redis-server redis-tools iproute2 util-linux bpftool jq" ;;
 # Clients, backends and peers that the tests meet; none of them is optional.
 test)     want="curl openssl gnutls-bin redis-server redis-tools iproute2 bpftool util-linux libcap2-bin nftables
-	haproxy nginx libnginx-mod-stream stunnel4 hitch python3 qemu-user-static" ;;
+	haproxy nginx libnginx-mod-stream stunnel4 hitch postgresql-15 mosquitto mosquitto-clients python3 qemu-user-static" ;;
 generate) want="clang-14 llvm-14" ;;
-bench)    want="haproxy nginx libnginx-mod-stream stunnel4 hitch iproute2 nftables" ;;
+bench)    want="haproxy nginx libnginx-mod-stream stunnel4 hitch iproute2 nftables
+	postgresql-15 redis-server redis-tools mosquitto mosquitto-clients" ;;
 cluster)  want="containerd runc containernetworking-plugins iptables nftables conntrack iproute2 openssl procps
 	util-linux bpftool ca-certificates" ;;
 # Servers for images, and their clients: deploy/e2e/services.sh.
