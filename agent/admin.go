@@ -77,11 +77,12 @@ func socketPath(path string) error {
 	return nil
 }
 
-// adminHandler serves what "sluice status", conns, certs and explain show.
+// adminHandler serves what "sluice status", conns, certs, explain and web show.
 func (a *Agent) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, a.Status()) })
 	mux.HandleFunc("GET /connections", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, a.Connections()) })
+	mux.HandleFunc("GET /overview", func(w http.ResponseWriter, r *http.Request) { writeJSON(w, a.Overview(r.FormValue("search"))) })
 	mux.HandleFunc("GET /certificates", func(w http.ResponseWriter, r *http.Request) {
 		c := Certificates{Names: a.opts.Server.Certificates(r.FormValue("name")), Certificates: []CertificateStatus{}}
 		if current := a.current.Load(); current != nil {
@@ -110,8 +111,22 @@ func (a *Agent) adminHandler() http.Handler {
 		writeJSON(w, x)
 	})
 	mux.HandleFunc("GET /handover", a.serveHandover)
-	return mux
+	if a.opts.Page != nil {
+		mux.Handle("GET /", a.opts.Page(a))
+	}
+	// A browser comes by a port that somebody forwards to the socket.
+	browsers := OnlyByAddress(mux)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Host == adminHost {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		browsers.ServeHTTP(w, r)
+	})
 }
+
+// adminHost is what our own clients call the agent.
+const adminHost = "agent"
 
 // Certificates are those that a node serves, and which of them a name gets.
 type Certificates struct {

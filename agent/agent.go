@@ -54,6 +54,8 @@ type Options struct {
 	Resources func() (status any, problems int)
 	// Routes optionally tells what became of the routes that the source has.
 	Routes func() any
+	// Page optionally shows the node to people, on the admin socket.
+	Page func(*Agent) http.Handler
 	// Collectors are further metrics: of the source, of what else the node has.
 	Collectors []prometheus.Collector
 	// Log is required.

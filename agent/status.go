@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-gateway/sluice/agent/config"
 	"github.com/sluice-gateway/sluice/agent/splice"
+	"github.com/sluice-gateway/sluice/terminator"
 )
 
 // Status is what a node says of itself. It holds no secrets.
@@ -47,6 +48,8 @@ type SpliceStatus struct {
 	Pins string `json:"pins,omitempty"`
 	// Outcomes counts connections by what became of them.
 	Outcomes map[string]uint64 `json:"outcomes,omitempty"`
+	// Bytes went past TCP.
+	Bytes terminator.Bytes `json:"bytes,omitzero"`
 }
 
 // ListenerStatus says how a listener is served.
@@ -68,6 +71,8 @@ func (a *Agent) Status() Status {
 		Unresolved: a.resolver.unresolved(), Listeners: []ListenerStatus{}, Certificates: []CertificateStatus{}}
 	if a.splicer != nil {
 		s.Splice.Outcomes, _ = a.splicer.Outcomes() // closed: none
+		up, down, _ := a.splicer.Bytes()
+		s.Splice.Bytes = terminator.Bytes{Up: int64(up), Down: int64(down)}
 	}
 	if a.opts.Resources != nil {
 		s.Resources, _ = a.opts.Resources()

@@ -37,6 +37,7 @@ func (s *Server) Apply(snap *config.Snapshot) config.Report {
 			s.Metrics.forget(name)
 		}
 	}
+	s.Metrics.retain(st)
 	s.bind(st)
 	return s.report()
 }

@@ -36,10 +36,11 @@ type Metrics struct {
 
 	server atomic.Pointer[Server]
 
-	// bytes are those that were counted so far. mu also guards what of each
+	// bytes and flows are what was counted so far. mu also guards what of each
 	// connection is in them.
 	mu    sync.Mutex
 	bytes map[[2]string]int64
+	flows map[flowKey]*flow
 }
 
 var (
@@ -62,6 +63,7 @@ func NewMetrics() *Metrics {
 		}),
 		acceptErrors: prometheus.NewCounter(prometheus.CounterOpts{Name: "sluice_accept_errors_total", Help: "Failed accepts."}),
 		bytes:        map[[2]string]int64{},
+		flows:        map[flowKey]*flow{},
 	}
 	for _, cause := range []string{causeRefused, causeTimeout, causeUnreachable, causeTLS, causeLocal, causeOther} {
 		m.connectFailures.WithLabelValues(cause) // a rate needs the zero before
@@ -127,12 +129,17 @@ func (m *Metrics) count(c *connection, i *Connection) {
 	m.bytes[[2]string{"up", i.Path}] += up
 	m.bytes[[2]string{"down", i.Path}] += down
 	c.countedUp, c.countedDown = c.countedUp+up, c.countedDown+down
+	f := m.flowOf(i)
+	f.bytes[i.Path] = Bytes{f.bytes[i.Path].Up + up, f.bytes[i.Path].Down + down}
 }
 
 // ended counts a connection.
 func (m *Metrics) ended(c *connection, i *Connection, end relay.End) {
 	m.connections.WithLabelValues(i.Listener, string(end)).Inc()
 	m.count(c, i)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.flowOf(i).ended++
 }
 
 // handshake counts the end of a handshake, cs is nil when it failed.

@@ -51,7 +51,7 @@ func (c Collector) Collect(ch chan<- prometheus.Metric) {
 	for outcome, n := range outcomes {
 		ch <- prometheus.MustNewConstMetric(outcomesDesc, prometheus.CounterValue, float64(n), outcome)
 	}
-	toBackend, fromBackend, err := c.Splicer.splicedBytes()
+	toBackend, fromBackend, err := c.Splicer.Bytes()
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(bytesDesc, err)
 		return

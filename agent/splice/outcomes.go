@@ -54,8 +54,8 @@ func (s *Splicer) Outcomes() (map[string]uint64, error) {
 	return out, nil
 }
 
-// splicedBytes returns the bytes redirected since Open, each way.
-func (s *Splicer) splicedBytes() (toBackend, fromBackend uint64, err error) {
+// Bytes returns the bytes redirected since Open, each way.
+func (s *Splicer) Bytes() (toBackend, fromBackend uint64, err error) {
 	s.use.RLock()
 	defer s.use.RUnlock()
 	if s.released {

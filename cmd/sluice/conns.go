@@ -86,14 +86,21 @@ func certificateText(c terminator.Connection) string {
 
 func dash(s string) string { return cmp.Or(s, "-") }
 
-// size prints bytes with a binary prefix: 3 digits are enough to compare.
+// size prints bytes with a binary prefix.
 func size(n int64) string {
+	digits, prefix := amount(n)
+	return digits + prefix
+}
+
+// amount takes a number apart, into digits and binary prefix: 3 digits are enough
+// to compare.
+func amount(n int64) (digits, prefix string) {
 	if n < 1<<10 {
-		return fmt.Sprint(n)
+		return fmt.Sprint(n), ""
 	}
 	f, unit := float64(n), 0
 	for ; f >= 1000 && unit < 4; unit++ {
 		f /= 1024
 	}
-	return fmt.Sprintf("%.3g%ci", f, " KMGT"[unit])
+	return fmt.Sprintf("%.3g", f), string(" KMGT"[unit]) + "i"
 }

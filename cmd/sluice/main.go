@@ -7,6 +7,7 @@
 //	sluice controller  decide, for all nodes of a cluster, what they serve
 //	sluice status      show gateways, routes, certificates and what is wrong
 //	sluice conns       show the open connections
+//	sluice web         show all of that as a page
 //	sluice certs       show which certificate a server name gets
 //	sluice explain     say what became of a route, or would of a connection
 //	sluice probe       connect as a client and say what it sees
@@ -41,6 +42,7 @@ var commands = []command{
 	{"controller", "", "decide, for all nodes of a cluster, what they serve", clusterController},
 	{"status", "", "show gateways, routes, certificates and what is wrong", status},
 	{"conns", "", "show the open connections", conns},
+	{"web", "", "show all of that as a page, live", web},
 	{"certs", "[NAME]", "show which certificate a server name gets", certs},
 	{"explain", "WHAT", "say what became of a route, or would of a connection", explain},
 	{"probe", "HOST:PORT", "connect as a client and say what it sees", probe},

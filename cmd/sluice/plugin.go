@@ -22,6 +22,7 @@ import (
 var pluginCommands = []command{
 	{"status", "", "show nodes, listeners, certificates and what is wrong", clusterStatus},
 	{"conns", "", "show the open connections of all nodes", clusterConns},
+	{"web", "", "show all of that as a page, live", clusterWeb},
 	{"certs", "[NAME]", "show which certificate a server name gets", clusterCerts},
 	{"explain", "WHAT", "say what a connection would get on each node, or what became of a route", clusterExplain},
 }

@@ -95,7 +95,7 @@ func (f *runFlags) open(e *env) (log *slog.Logger, accessLog io.WriteCloser, err
 
 // options are those of an agent that runs as the flags say.
 func (f *runFlags) options(log *slog.Logger, accessLog io.Writer) agent.Options {
-	opts := agent.Options{Version: buildVersion(), Instance: os.Getenv("POD_NAME"), Admin: f.admin, TakeOver: f.takeOver, Log: log,
+	opts := agent.Options{Version: buildVersion(), Instance: os.Getenv("POD_NAME"), Admin: f.admin, TakeOver: f.takeOver, Page: ownPage, Log: log,
 		Server: &terminator.Server{NoRecordLoop: f.recordLoop == "off", DrainTimeout: f.drainTimeout, IdleTimeout: f.idleTimeout,
 			MaxConnections: f.maxConnections, Log: log}}
 	if f.metrics != "off" {
