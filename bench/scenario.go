@@ -118,7 +118,7 @@ func scenarios(share float64) []Scenario {
 		handshake("handshake RSA", share, Scenario{RSA: true}),
 		handshake("handshake RSA ML-KEM", share, Scenario{RSA: true, Group: hybrid}),
 		handshake("handshake resumed", share, Scenario{Resume: true}),
-		handshake("handshake 5000 names", share, Scenario{Names: int(max(5000*min(share*4, 1), 65)), Rounds: 5}),
+		handshake("handshake 5000 names", share, Scenario{Names: int(max(5000*min(share*4, 1), 65))}),
 		idle("idle 1000", 1000, share), idle("idle", 9000, share))
 	for _, mode := range []Mode{Plain, Passthrough} {
 		for _, s := range []Scenario{bulk(" upload", Upload, 1, share), bulk(" download", Download, 1, share), messages(" 100 B x 16", 16, 100, 48_000, share)} {
@@ -133,7 +133,7 @@ func scenarios(share float64) []Scenario {
 	busy := messages("100 busy", 100, 100, 50_000, share)
 	busy.Kind = "many connections"
 	all = append(all, busy)
-	busy.Name, busy.Idle, busy.Rounds = "100 busy, 9000 idle", int(scaled(9000, share)), 5
+	busy.Name, busy.Idle = "100 busy, 9000 idle", int(scaled(9000, share))
 	return append(all, busy,
 		program(Pgbench, 8, 10_000, "µs/tx", share),
 		program(RedisBenchmark, 16, 60_000, "µs/cmd", share),

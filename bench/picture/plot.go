@@ -79,7 +79,7 @@ func (t theme) save(groups []group, title, path string) error {
 	}
 	page := draw.New(canvas)
 	page.SetColor(t.paper)
-	page.Fill(page.Rectangle.Path())
+	page.Fill(page.Path())
 	p.Draw(draw.Crop(page, margin, -margin, margin, -margin))
 	var picture bytes.Buffer
 	if _, err := canvas.WriteTo(&picture); err != nil {

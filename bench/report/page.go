@@ -75,45 +75,89 @@ func (r *Report) writeKind(out io.Writer, kind string) {
 	name := r.date() + "-" + strings.ReplaceAll(kind, " ", "-")
 	fmt.Fprintf(out, "\n## %s\n\n", strings.ToUpper(kind[:1])+kind[1:])
 	fmt.Fprintf(out, "<picture><source media=\"(prefers-color-scheme: dark)\" srcset=\"%s-dark.svg\"><img alt=\"%s\" src=\"%[1]s.svg\"></picture>\n\n", name, kind)
-	fmt.Fprintln(out, "Minimum (median), and × the minimum of the best other gateway.")
-	peers := slices.DeleteFunc(r.measured(), func(p string) bool { return p == Direct })
-	fmt.Fprintf(out, "\n| | unit | rounds | redirected | %s |\n|---|---|---|---|%s\n", strings.Join(peers, " | "), strings.Repeat("---|", len(peers)))
+	fmt.Fprintf(out, "Minimum (median), and × the minimum of the best other gateway.\n\n")
+	peers := r.measured()
+	gateways := slices.DeleteFunc(slices.Clone(peers), func(p string) bool { return p == Direct })
+	heading(out, append([]string{"", "unit", "rounds", "redirected"}, gateways...))
 	for _, s := range r.Scenarios {
-		if s.Kind == kind {
-			r.writeScenario(out, s, peers)
+		rows := r.rows(s.Name)
+		if s.Kind != kind || len(rows) == 0 {
+			continue
 		}
+		best := rows[r.best(s.Name, perUnit)]
+		fmt.Fprintf(out, "| %s | %s | %s | %s |", s.Name, s.Unit, span(rows), rows[Spliced].spliced())
+		for _, p := range gateways {
+			fmt.Fprintf(out, " %s |", rows[p].cell(best))
+		}
+		fmt.Fprintln(out)
+	}
+	r.writeMore(out, kind, "Latency, p50 / p99 in µs, medians of the rounds.", peers, Row.latency)
+	r.writeMore(out, kind, "With the kernel's memory for it, kB, median.", gateways, Row.withKernel)
+}
+
+// writeMore is a table of other figures of a kind, nothing when there are none.
+func (r *Report) writeMore(out io.Writer, kind, title string, peers []string, cell func(Row) string) {
+	begun := false
+	for _, s := range r.Scenarios {
+		rows := r.rows(s.Name)
+		cells := make([]string, len(peers))
+		for i, p := range peers {
+			cells[i] = cell(rows[p])
+		}
+		if s.Kind != kind || strings.Join(cells, "") == "" {
+			continue
+		}
+		if !begun {
+			fmt.Fprintf(out, "\n%s\n\n", title)
+			heading(out, append([]string{""}, peers...))
+			begun = true
+		}
+		fmt.Fprintf(out, "| %s | %s |\n", s.Name, strings.Join(cells, " | "))
 	}
 }
 
-func (r *Report) writeScenario(out io.Writer, s Scenario, peers []string) {
+func heading(out io.Writer, columns []string) {
+	fmt.Fprintf(out, "| %s |\n|%s\n", strings.Join(columns, " | "), strings.Repeat("---|", len(columns)))
+}
+
+// rows are those of a scenario by peer.
+func (r *Report) rows(scenario string) map[string]Row {
 	rows := map[string]Row{}
-	var rounds []int
-	spliced := ""
 	for _, row := range r.Rows {
-		if row.Scenario != s.Name {
-			continue
-		}
-		rows[row.Peer] = row
-		if row.Rounds > 0 {
-			rounds = append(rounds, row.Rounds)
-		}
-		if row.Peer == Spliced {
-			spliced = row.spliced()
+		if row.Scenario == scenario {
+			rows[row.Peer] = row
 		}
 	}
-	if len(rounds) == 0 {
-		return
+	return rows
+}
+
+// span is how many rounds the peers have that were measured.
+func span(rows map[string]Row) string {
+	least, most := 0, 0
+	for _, row := range rows {
+		if row.Rounds > 0 && (least == 0 || row.Rounds < least) {
+			least = row.Rounds
+		}
+		most = max(most, row.Rounds)
 	}
-	span := fmt.Sprint(slices.Max(rounds))
-	if least := slices.Min(rounds); least != slices.Max(rounds) {
-		span = fmt.Sprintf("%d to %s", least, span)
+	if least == most {
+		return fmt.Sprint(most)
 	}
-	fmt.Fprintf(out, "| %s | %s | %s | %s |", s.Name, s.Unit, span, spliced)
-	best := rows[r.best(s.Name, perUnit)]
-	for _, p := range peers {
-		fmt.Fprintf(out, " %s |", rows[p].cell(best))
+	return fmt.Sprintf("%d to %d", least, most)
+}
+
+func (r Row) latency() string {
+	if r.P50 == 0 {
+		return ""
 	}
-	fmt.Fprintln(out)
+	return Figure(r.P50) + " / " + Figure(r.P99)
+}
+
+func (r Row) withKernel() string {
+	if r.Kernel == nil {
+		return ""
+	}
+	return Figure(r.Median + *r.Kernel)
 }
 
 // cell is a row's figures beside those of the best other gateway.
