@@ -106,6 +106,13 @@ func TestARunGoesOnWhereItStopped(t *testing.T) {
 			t.Errorf("window %d was measured again: %+v, was %+v", i, got, w)
 		}
 	}
+	second.Versions["naive"] = "go1.0"
+	if err := second.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "windows of naive go1.0") {
+		t.Errorf("went on with another version: error %v", err)
+	}
 	o.share = 0.01
 	if _, err := run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "measured elsewhere or otherwise") {
 		t.Errorf("went on with other work: error %v", err)

@@ -177,10 +177,11 @@ func (t *traffic) splicedSince(before *traffic) *float64 {
 	return &share
 }
 
-// buildSluice builds the gateway of this module into dir.
+// buildSluice builds the gateway of this module into dir. Its version is the
+// commit, where there is one.
 func buildSluice(ctx context.Context, dir string) (string, error) {
 	binary := filepath.Join(dir, "sluice")
-	out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/sluice-gateway/sluice/cmd/sluice").CombinedOutput()
+	out, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=auto", "-o", binary, "github.com/sluice-gateway/sluice/cmd/sluice").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build sluice: %w: %s", err, bytes.TrimSpace(out))
 	}

@@ -170,6 +170,9 @@ func choosePeers(ctx context.Context, o options, dir string, found *report.Repor
 			continue
 		}
 		delete(found.Skipped, p.Name)
+		if was := found.Versions[p.Name]; was != "" && was != version {
+			return nil, fmt.Errorf("%s has windows of %s %s, and this is %s: name another file, or remove it", o.json, p.Name, was, version)
+		}
 		found.Versions[p.Name] = version
 		chosen = append(chosen, p)
 	}
