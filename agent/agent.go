@@ -69,6 +69,8 @@ type Agent struct {
 	resolver *resolver
 	registry *prometheus.Registry
 
+	snapshots *prometheus.CounterVec // result
+
 	udp       *udp.Forwarder
 	splicer   *splice.Splicer // nil in relay mode
 	spliceErr error
@@ -105,7 +107,7 @@ type applied struct {
 // It fails when a socket cannot be opened; a splice that cannot is no failure.
 // Whoever gets an Agent must Run it, which closes what New opened.
 func New(opts Options) (_ *Agent, err error) {
-	a := &Agent{opts: opts, started: time.Now(), resolver: newResolver(opts.Log), udp: udp.New(opts.Log), registry: prometheus.NewPedanticRegistry(),
+	a := &Agent{opts: opts, started: time.Now(), resolver: newResolver(opts.Log), udp: udp.New(opts.Log), registry: prometheus.NewPedanticRegistry(), snapshots: newSnapshots(),
 		served: make(chan struct{}), alone: make(chan struct{})}
 	a.udp.FreeBind = opts.Server.FreeBind
 	if opts.Server.Metrics == nil {
@@ -240,6 +242,7 @@ func (a *Agent) Apply(s *config.Snapshot) config.Report {
 	defer a.mu.Unlock()
 	if err := s.Validate(); err != nil {
 		a.opts.Log.Error("snapshot is not valid, the one before stays", "error", err)
+		a.snapshots.WithLabelValues("invalid").Inc()
 		report := config.Report{Hash: s.Hash(), Listeners: map[string]string{}}
 		for _, l := range s.Listeners {
 			report.Listeners[l.Name] = err.Error()
@@ -247,6 +250,7 @@ func (a *Agent) Apply(s *config.Snapshot) config.Report {
 		return report
 	}
 	a.resolver.learn(context.Background(), s)
+	a.snapshots.WithLabelValues("applied").Inc()
 	return a.publish(s)
 }
 

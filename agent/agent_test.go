@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -151,6 +152,17 @@ func TestASnapshotThatDoesNotValidateChangesNothing(t *testing.T) {
 	}
 	if diff := cmp.Diff(config.Report{Hash: good.Hash(), Listeners: map[string]string{"test/gateway/tcp": ""}}, a.Report()); diff != "" {
 		t.Errorf("what is served changed: %s", diff)
+	}
+	_, metrics := fetch(t, web(t), "http://"+a.metrics.Addr().String()+"/metrics")
+	hash, err := strconv.ParseUint(good.Hash()[:12], 16, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`sluice_snapshots_total{result="applied"} 1`, `sluice_snapshots_total{result="invalid"} 1`,
+		fmt.Sprintf("sluice_snapshot_hash %s", strconv.FormatFloat(float64(hash), 'g', -1, 64))} {
+		if !strings.Contains(metrics, "\n"+want+"\n") {
+			t.Errorf("no %s in %s", want, metrics)
+		}
 	}
 }
 

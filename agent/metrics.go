@@ -5,6 +5,7 @@ package agent
 import (
 	"net/http"
 	"runtime"
+	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -18,6 +19,8 @@ var (
 		"1, with the version as a label.", []string{"version", "goversion"}, nil)
 	appliedDesc = prometheus.NewDesc("sluice_snapshot_applied_timestamp_seconds",
 		"When the snapshot that is served was applied.", nil, nil)
+	hashDesc = prometheus.NewDesc("sluice_snapshot_hash",
+		"The first 12 hex digits of the hash of the snapshot that is served, as a number: equal numbers, equal snapshots.", nil, nil)
 	expiryDesc = prometheus.NewDesc("sluice_certificate_expiry_timestamp_seconds",
 		"When a certificate that is served or verified by expires, of CA certificates the last one.", []string{"certificate", "use"}, nil)
 	unresolvedDesc = prometheus.NewDesc("sluice_unresolved_names",
@@ -32,12 +35,21 @@ var (
 		"Problems of files and objects, as sluice status lists them.", nil, nil)
 )
 
+// newSnapshots counts what Apply was given.
+func newSnapshots() *prometheus.CounterVec {
+	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sluice_snapshots_total",
+		Help: "Snapshots that were to be served, by result: applied, or invalid, where the one before stays."}, []string{"result"})
+	v.WithLabelValues("applied") // a rate needs the zero before
+	v.WithLabelValues("invalid")
+	return v
+}
+
 // collector exports what the agent itself knows.
 type collector struct{ a *Agent }
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{buildDesc, appliedDesc, expiryDesc, unresolvedDesc, problemsDesc, upDesc, restDesc, restUntilDesc} {
+	for _, d := range []*prometheus.Desc{buildDesc, appliedDesc, hashDesc, expiryDesc, unresolvedDesc, problemsDesc, upDesc, restDesc, restUntilDesc} {
 		ch <- d
 	}
 }
@@ -71,6 +83,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(upDesc, up, name)
 	}
 	gauge(appliedDesc, float64(current.at.UnixMilli())/1000)
+	if n, err := strconv.ParseUint(current.hash[:12], 16, 64); err == nil {
+		gauge(hashDesc, float64(n)) // 48 bits: exact, and no series for each snapshot
+	}
 	for _, cert := range current.certificates {
 		for _, use := range cert.Uses {
 			if !cert.NotAfter.IsZero() {
@@ -83,6 +98,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 func (a *Agent) register() {
 	a.registry.MustRegister(
 		collector{a},
+		a.snapshots,
 		a.opts.Server.Metrics,
 		a.udp,
 		splice.Collector{Splicer: a.splicer, Err: a.spliceErr},

@@ -71,16 +71,18 @@ func (s *Server) dialBackend(ctx context.Context, b *balance.Backend, d dial) (n
 		if e == nil {
 			break
 		}
+		began := time.Now()
 		attempt, cancel := context.WithTimeout(ctx, s.ConnectTimeout)
 		conn, err := d(attempt, "tcp", e.Address)
 		cancel()
 		if err == nil {
+			s.Metrics.choice(b.Name, "", time.Since(began))
 			e.Works()
 			return conn, e, nil
 		}
 		e.Release()
 		cause := connectCause(err)
-		s.Metrics.connectFailures.WithLabelValues(cause).Inc()
+		s.Metrics.choice(b.Name, cause, 0)
 		errs = append(errs, err)
 		var secure *backendTLSError
 		if cause == causeLocal || ctx.Err() != nil || errors.As(err, &secure) && secure.final {

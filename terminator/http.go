@@ -42,6 +42,9 @@ func (s *Server) initHTTP() {
 			if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
 				c.logRequest(r, &served)
 			}
+			if served.FirstByte > 0 {
+				s.Metrics.firstByte.WithLabelValues("http").Observe(served.FirstByte.Seconds())
+			}
 		},
 		Log: s.Log,
 	})

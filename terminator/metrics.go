@@ -3,12 +3,14 @@
 package terminator
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"maps"
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -23,15 +25,22 @@ import (
 //	sluice_handshakes_total{result,version}    TLS handshakes: ok, resumed, failed, timeout
 //	sluice_handshake_seconds{}                 accept to established, histogram
 //	sluice_bytes_total{direction,path}         payload, direction up is from the client
+//	sluice_first_byte_seconds{protocol}        http: request to the header of its response, histogram
+//	sluice_connect_seconds{}                   to the endpoint that answered, with TLS where spoken, histogram
 //	sluice_connect_failures_total{cause}       attempts to connect to an endpoint
+//	sluice_endpoint_choices_total{backend,result}  endpoints chosen: ok, or the cause of the failure
+//	sluice_backend_endpoints{backend,state}    endpoints: well, or failed of late
 //	sluice_accept_errors_total{}               accepts that failed, descriptors used up
 //
-// Label values come from the snapshot (listener) or from fixed sets.
+// Label values come from the snapshot (listener, backend) or from fixed sets.
 type Metrics struct {
 	connections     *prometheus.CounterVec
 	handshakes      *prometheus.CounterVec
 	handshakeTime   prometheus.Histogram
+	firstByte       *prometheus.HistogramVec
+	connectTime     prometheus.Histogram
 	connectFailures *prometheus.CounterVec
+	choices         *prometheus.CounterVec
 	acceptErrors    prometheus.Counter
 
 	server atomic.Pointer[Server]
@@ -41,11 +50,15 @@ type Metrics struct {
 	mu    sync.Mutex
 	bytes map[[2]string]int64
 	flows map[flowKey]*flow
+	// chosen are the backends that choices has series of.
+	chosen map[string]bool
 }
 
 var (
-	activeDesc = prometheus.NewDesc("sluice_connections_active", "Open client connections.", []string{"listener"}, nil)
-	bytesDesc  = prometheus.NewDesc("sluice_bytes_total", "Payload bytes; up is from the client.", []string{"direction", "path"}, nil)
+	activeDesc    = prometheus.NewDesc("sluice_connections_active", "Open client connections.", []string{"listener"}, nil)
+	endpointsDesc = prometheus.NewDesc("sluice_backend_endpoints",
+		"Endpoints of a backend: well, or failed, which could not be connected to of late and are tried last.", []string{"backend", "state"}, nil)
+	bytesDesc = prometheus.NewDesc("sluice_bytes_total", "Payload bytes; up is from the client.", []string{"direction", "path"}, nil)
 )
 
 // NewMetrics returns counters at zero. A value serves one Server.
@@ -57,22 +70,31 @@ func NewMetrics() *Metrics {
 		connections:     counter("sluice_connections_total", "Client connections that ended, by how.", "listener", "result"),
 		handshakes:      counter("sluice_handshakes_total", "TLS handshakes.", "result", "version"),
 		connectFailures: counter("sluice_connect_failures_total", "Failed attempts to connect to an endpoint.", "cause"),
-		handshakeTime: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "sluice_handshake_seconds", Help: "Time from accept to the end of the TLS handshake.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
-		}),
+		choices:         counter("sluice_endpoint_choices_total", "Endpoints chosen for new connections, by what came of it: ok, or the cause of the failure to connect.", "backend", "result"),
+		handshakeTime:   prometheus.NewHistogram(seconds("sluice_handshake_seconds", "Time from accept to the end of the TLS handshake.")),
+		connectTime:     prometheus.NewHistogram(seconds("sluice_connect_seconds", "Time to connect to the endpoint that answered, with its TLS handshake where there is one.")),
+		firstByte: prometheus.NewHistogramVec(seconds("sluice_first_byte_seconds",
+			"Time to the first byte of the backend: with http from a request to the header of its response."), []string{"protocol"}),
 		acceptErrors: prometheus.NewCounter(prometheus.CounterOpts{Name: "sluice_accept_errors_total", Help: "Failed accepts."}),
 		bytes:        map[[2]string]int64{},
 		flows:        map[flowKey]*flow{},
+		chosen:       map[string]bool{},
 	}
+	m.firstByte.WithLabelValues("http")
 	for _, cause := range []string{causeRefused, causeTimeout, causeUnreachable, causeTLS, causeLocal, causeOther} {
 		m.connectFailures.WithLabelValues(cause) // a rate needs the zero before
 	}
 	return m
 }
 
+// seconds are the options of a histogram of times, from what a local connection
+// takes to the timeouts.
+func seconds(name, help string) prometheus.HistogramOpts {
+	return prometheus.HistogramOpts{Name: name, Help: help, Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}
+}
+
 func (m *Metrics) parts() []prometheus.Collector {
-	return []prometheus.Collector{m.connections, m.handshakes, m.handshakeTime, m.connectFailures, m.acceptErrors}
+	return []prometheus.Collector{m.connections, m.handshakes, m.handshakeTime, m.firstByte, m.connectTime, m.connectFailures, m.choices, m.acceptErrors}
 }
 
 // Describe implements prometheus.Collector.
@@ -82,6 +104,7 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	}
 	ch <- activeDesc
 	ch <- bytesDesc
+	ch <- endpointsDesc
 }
 
 // Collect implements prometheus.Collector. Bytes of open connections are
@@ -97,6 +120,19 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	s.init() // waits for the one that stored it
 	for key, n := range m.total(s) {
 		ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.CounterValue, float64(n), key[0], key[1])
+	}
+	now := time.Now()
+	for name, b := range s.snapshot.Load().backends {
+		well, failed := 0., 0.
+		for _, e := range b.Endpoints() {
+			if e.Well(now) {
+				well++
+			} else {
+				failed++
+			}
+		}
+		ch <- prometheus.MustNewConstMetric(endpointsDesc, prometheus.GaugeValue, well, name, "well")
+		ch <- prometheus.MustNewConstMetric(endpointsDesc, prometheus.GaugeValue, failed, name, "failed")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -140,6 +176,34 @@ func (m *Metrics) ended(c *connection, i *Connection, end relay.End) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.flowOf(i).ended++
+}
+
+// choice counts the choice of an endpoint of a backend by what came of it, cause
+// is "" for a connection that took so long to make.
+func (m *Metrics) choice(backend, cause string, took time.Duration) {
+	if cause == "" {
+		m.connectTime.Observe(took.Seconds())
+	} else {
+		m.connectFailures.WithLabelValues(cause).Inc()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.chosen[backend] = true
+	m.choices.WithLabelValues(backend, cmp.Or(cause, "ok")).Inc()
+}
+
+// retain drops what is counted of backends, endpoints and ways that a state has no
+// place for.
+func (m *Metrics) retain(st *state) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name := range m.chosen {
+		if st.backends[name] == nil {
+			m.choices.DeletePartialMatch(prometheus.Labels{"backend": name})
+			delete(m.chosen, name)
+		}
+	}
+	m.retainFlows(st)
 }
 
 // handshake counts the end of a handshake, cs is nil when it failed.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 )
 
 // TestAccessLogSaysWhatHappened compares the record of a connection, without
@@ -123,6 +124,11 @@ func TestAccessLogHasALineForEachHTTPRequest(t *testing.T) {
 	if strings.Contains(g.access.String(), "secret") {
 		t.Error("the query is in the log")
 	}
+	// The one without a route had no first byte.
+	var m dto.Metric
+	if err := g.s.Metrics.firstByte.WithLabelValues("http").(prometheus.Histogram).Write(&m); err != nil || m.GetHistogram().GetSampleCount() != 2 {
+		t.Errorf("%d first bytes, %v, want 2", m.GetHistogram().GetSampleCount(), err)
+	}
 }
 
 // TestTheReadmeShowsTheFieldsOfTheAccessLog compares names, not values.
@@ -195,13 +201,17 @@ func TestMetricsAreThoseOfTheTable(t *testing.T) {
 				labels = append(labels, l.GetName())
 				at = append(at, l.GetValue())
 			}
-			values[f.GetName()+" "+strings.Join(at, " ")] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			values[f.GetName()+" "+strings.Join(at, " ")] = m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
 		}
 		slices.Sort(labels)
 		got = append(got, f.GetName()+"{"+strings.Join(labels, ",")+"}")
 	}
 	if diff := cmp.Diff(documented(t), got); diff != "" {
 		t.Errorf("documented (-), gathered (+):\n%s", diff)
+	}
+	// Which of two endpoints is tried first is chance.
+	if refused := values["sluice_endpoint_choices_total b refused"]; refused != values["sluice_connect_failures_total refused"] || (refused > 0) != (values["sluice_backend_endpoints b failed"] == 1) {
+		t.Errorf("%v choices were refused, of %v attempts to connect, and %v endpoints failed", refused, values["sluice_connect_failures_total refused"], values["sluice_backend_endpoints b failed"])
 	}
 	for name, want := range map[string]float64{
 		"sluice_connections_total l done":    5,
@@ -211,12 +221,16 @@ func TestMetricsAreThoseOfTheTable(t *testing.T) {
 		"sluice_handshakes_total failed ":    1,
 		"sluice_bytes_total up relay":        30,
 		"sluice_bytes_total down relay":      30,
+		"sluice_connect_seconds ":            6,
+		"sluice_first_byte_seconds http":     0,
+		"sluice_endpoint_choices_total b ok": 6,
+		"sluice_backend_endpoints b well":    2 - values["sluice_backend_endpoints b failed"],
 	} {
 		if values[name] != want {
 			t.Errorf("%s is %v, want %v", name, values[name], want)
 		}
 	}
-	snap.Listeners = nil
+	snap.Listeners, snap.Routes, snap.Backends = nil, nil, nil
 	g.apply(snap)
 	open.NetConn().Close()
 	eventually(t, "no connection", func() bool { return len(g.s.Connections()) == 0 })
@@ -225,8 +239,8 @@ func TestMetricsAreThoseOfTheTable(t *testing.T) {
 	for _, f := range families {
 		for _, m := range f.Metric {
 			for _, l := range m.Label {
-				if l.GetName() == "listener" && l.GetValue() == "l" {
-					t.Errorf("%s still has the listener that is gone", f.GetName())
+				if l.GetName() == "listener" && l.GetValue() == "l" || l.GetName() == "backend" {
+					t.Errorf("%s still has the %s that is gone", f.GetName(), l.GetName())
 				}
 			}
 		}

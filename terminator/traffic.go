@@ -56,16 +56,14 @@ func (m *Metrics) flowOf(i *Connection) *flow {
 	return f
 }
 
-// retain drops the flows that a state has no place for.
-func (m *Metrics) retain(st *state) {
+// retainFlows drops the flows that a state has no place for. mu is held.
+func (m *Metrics) retainFlows(st *state) {
 	known := map[flowKey]bool{}
 	for name, b := range st.backends {
 		for _, e := range b.Endpoints() {
 			known[flowKey{backend: name, endpoint: e.Address}] = true
 		}
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	maps.DeleteFunc(m.flows, func(w flowKey, _ *flow) bool {
 		return w.listener != "" && st.listeners[w.listener] == nil ||
 			w.endpoint != "" && !known[flowKey{backend: w.backend, endpoint: w.endpoint}]

@@ -5,7 +5,11 @@
 package e2e
 
 import (
+	"bufio"
 	"encoding/json"
+	"io"
+	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -72,6 +76,12 @@ func TestThePluginAsksAllNodes(t *testing.T) {
 		t.Errorf("explain route %s: %v, %s", route, err, out)
 	}
 	t.Logf("explain route:\n%s", out)
+	page := pluginPage(t, path)
+	for _, want := range append([]string{sni, "Service " + g.namespace + "/endpoints has no EndpointSlice"}, g.nodes...) {
+		if !strings.Contains(page, want) {
+			t.Errorf("web: no %s in %s", want, page)
+		}
+	}
 	if err := c.exchange(1 << 10); err != nil {
 		t.Fatal(err)
 	}
@@ -89,4 +99,38 @@ func TestThePluginAsksAllNodes(t *testing.T) {
 		t.Errorf("conns with a silent agent on %s: %v, %s", silent, err, out)
 	}
 	t.Logf("conns with a silent agent:\n%s", out)
+}
+
+// pluginPage is what kubectl sluice web shows a browser.
+func pluginPage(t *testing.T, path string) string {
+	t.Helper()
+	cmd := exec.Command(path, "web", "-listen", "127.0.0.1:0")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("web: %v", err)
+		}
+	}()
+	url, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("web tells no address: %v", err)
+	}
+	resp, err := http.Get(strings.TrimSpace(url))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	page, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("web: %s, %v", resp.Status, err)
+	}
+	return string(page)
 }

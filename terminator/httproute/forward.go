@@ -163,6 +163,7 @@ func (x *exchange) modifyResponse(res *http.Response) error {
 	if res.StatusCode < 100 || res.StatusCode > 999 {
 		return fmt.Errorf("status %d is none of HTTP", res.StatusCode) // net/http would panic
 	}
+	x.rec.FirstByte = time.Since(x.rec.Start)
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		// From here on it is a tunnel, and idle timeouts bound it.
 		if x.timer != nil && !x.timer.Stop() {

@@ -13,6 +13,9 @@ import (
 // Served is what became of a request.
 type Served struct {
 	Start time.Time
+	// FirstByte is the time from Start to the header of the backend's response, 0
+	// when there was none.
+	FirstByte time.Duration
 	// Listener is Listener.Name of the listener that took it.
 	Listener string
 	// Route, Backend and Endpoint are where it went, as far as it got.
