@@ -515,18 +515,14 @@ dataRest:
 dataDone:
 	CMPQ            SI, $0x00000100
 	JLT             tail
-	VMOVDQA64       Z15, Z22
+	VPSHUFB         Z0, Z15, Z22
 	VPADDD          Z2, Z15, Z15
-	VMOVDQA64       Z15, Z25
+	VPSHUFB         Z0, Z15, Z25
 	VPADDD          Z2, Z15, Z15
-	VMOVDQA64       Z15, Z26
+	VPSHUFB         Z0, Z15, Z26
 	VPADDD          Z2, Z15, Z15
-	VMOVDQA64       Z15, Z28
+	VPSHUFB         Z0, Z15, Z28
 	VPADDD          Z2, Z15, Z15
-	VPSHUFB         Z0, Z22, Z22
-	VPSHUFB         Z0, Z25, Z25
-	VPSHUFB         Z0, Z26, Z26
-	VPSHUFB         Z0, Z28, Z28
 	VPXORD          Z3, Z22, Z22
 	VPXORD          Z3, Z25, Z25
 	VPXORD          Z3, Z26, Z26
@@ -614,18 +610,14 @@ short2:
 	JLT         hashLast
 
 loop:
-	VMOVDQA64       Z15, Z22
+	VPSHUFB         Z0, Z15, Z22
 	VPADDD          Z2, Z15, Z15
-	VMOVDQA64       Z15, Z25
+	VPSHUFB         Z0, Z15, Z25
 	VPADDD          Z2, Z15, Z15
-	VMOVDQA64       Z15, Z26
+	VPSHUFB         Z0, Z15, Z26
 	VPADDD          Z2, Z15, Z15
-	VMOVDQA64       Z15, Z28
+	VPSHUFB         Z0, Z15, Z28
 	VPADDD          Z2, Z15, Z15
-	VPSHUFB         Z0, Z22, Z22
-	VPSHUFB         Z0, Z25, Z25
-	VPSHUFB         Z0, Z26, Z26
-	VPSHUFB         Z0, Z28, Z28
 	VPXORD          Z3, Z22, Z22
 	VPXORD          Z3, Z25, Z25
 	VPXORD          Z3, Z26, Z26
@@ -815,9 +807,8 @@ powers:
 
 vector:
 	VMOVDQU64       (BX), Z23
-	VMOVDQA64       Z15, Z22
+	VPSHUFB         Z0, Z15, Z22
 	VPADDD          Z2, Z15, Z15
-	VPSHUFB         Z0, Z22, Z22
 	VPXORD          Z3, Z22, Z22
 	CMPQ            CX, $0x0a
 	JEQ             short4
@@ -867,9 +858,8 @@ rest:
 	BZHIQ           SI, R8, R8
 	KMOVQ           R8, K1
 	VMOVDQU8.Z      (BX), K1, Z23
-	VMOVDQA64       Z15, Z22
+	VPSHUFB         Z0, Z15, Z22
 	VPADDD          Z2, Z15, Z15
-	VPSHUFB         Z0, Z22, Z22
 	VPXORD          Z3, Z22, Z22
 	CMPQ            CX, $0x0a
 	JEQ             short5
@@ -1094,18 +1084,14 @@ loop:
 	VPSHUFB         Z0, Z27, Z27
 	VMOVDQU64       192(BX), Z29
 	VPSHUFB         Z0, Z29, Z29
-	VMOVDQA64       Z15, Z22
+	VPSHUFB         Z0, Z15, Z22
 	VPADDD          Z2, Z15, Z15
-	VMOVDQA64       Z15, Z25
+	VPSHUFB         Z0, Z15, Z25
 	VPADDD          Z2, Z15, Z15
-	VMOVDQA64       Z15, Z26
+	VPSHUFB         Z0, Z15, Z26
 	VPADDD          Z2, Z15, Z15
-	VMOVDQA64       Z15, Z28
+	VPSHUFB         Z0, Z15, Z28
 	VPADDD          Z2, Z15, Z15
-	VPSHUFB         Z0, Z22, Z22
-	VPSHUFB         Z0, Z25, Z25
-	VPSHUFB         Z0, Z26, Z26
-	VPSHUFB         Z0, Z28, Z28
 	VPXORD          Z3, Z22, Z22
 	VPXORD          Z3, Z25, Z25
 	VPXORD          Z3, Z26, Z26
@@ -1248,9 +1234,8 @@ powers:
 
 vector:
 	VMOVDQU64       (BX), Z23
-	VMOVDQA64       Z15, Z22
+	VPSHUFB         Z0, Z15, Z22
 	VPADDD          Z2, Z15, Z15
-	VPSHUFB         Z0, Z22, Z22
 	VPXORD          Z3, Z22, Z22
 	CMPQ            CX, $0x0a
 	JEQ             short3
@@ -1299,9 +1284,8 @@ rest:
 	BZHIQ           SI, R8, R8
 	KMOVQ           R8, K1
 	VMOVDQU8.Z      (BX), K1, Z23
-	VMOVDQA64       Z15, Z22
+	VPSHUFB         Z0, Z15, Z22
 	VPADDD          Z2, Z15, Z15
-	VPSHUFB         Z0, Z22, Z22
 	VPXORD          Z3, Z22, Z22
 	CMPQ            CX, $0x0a
 	JEQ             short4

@@ -94,6 +94,7 @@ func (k *kernel) begin() {
 	VPADDD(first, k.counter, k.counter)
 	tag := XMM()
 	VPADDD(tagOne, zero, tag)
+	VPSHUFB(x(k.reverse), tag, tag)
 	k.encrypt([]Register{tag}, nil)
 	VAESENCLAST(x(k.last), tag, tag)
 	k.tag = tag
@@ -106,7 +107,7 @@ func (k *kernel) begin() {
 	}
 }
 
-// encrypt takes counters with reversed bytes through all rounds but the last, and
+// encrypt takes counters through all rounds but the last, and
 // emits steps of something else in between.
 func (k *kernel) encrypt(v []Register, steps []func()) {
 	as := func(key Register) Register {
@@ -114,9 +115,6 @@ func (k *kernel) encrypt(v []Register, steps []func()) {
 			return x(key)
 		}
 		return key
-	}
-	for _, r := range v {
-		VPSHUFB(as(k.reverse), r, r)
 	}
 	for _, r := range v {
 		VPXORD(as(k.whiten), r, r)
@@ -147,7 +145,7 @@ func (k *kernel) encrypt(v []Register, steps []func()) {
 // count puts the next counters into the registers.
 func (k *kernel) count(v []Register) {
 	for _, r := range v {
-		VMOVDQA64(k.counter, r)
+		VPSHUFB(k.reverse, k.counter, r)
 		VPADDD(k.four, k.counter, k.counter)
 	}
 }
