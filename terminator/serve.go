@@ -135,7 +135,7 @@ func (s *Server) decide(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 // until the connection is established. What follows gets a fresh goroutine: a
 // handshake leaves a large stack.
 func (s *Server) handshake(c *connection) {
-	leg := &clientLeg{Wire: relay.NewWire(c.client), c: c}
+	leg := &clientLeg{Wire: relay.NewWire(c.client), c: c, keys: record.Keys{NoGCM: s.NoGCM}}
 	_ = c.client.SetDeadline(c.info.Start.Add(s.HandshakeTimeout))
 	conn := tls.Server(leg, s.hello)
 	err := conn.Handshake()

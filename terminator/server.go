@@ -34,6 +34,8 @@ type Server struct {
 	// NoRecordLoop leaves established TLS 1.3 connections to crypto/tls, which
 	// costs more of the processor and memory (package record).
 	NoRecordLoop bool
+	// NoGCM leaves AES-GCM to crypto/cipher everywhere (package gcm).
+	NoGCM bool
 
 	// HandshakeTimeout bounds the time from accept to the end of the TLS
 	// handshake. Default 10 s.

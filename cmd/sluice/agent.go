@@ -135,6 +135,7 @@ func clusterAgent(e *env, flags *flag.FlagSet, args []string) error {
 		return err
 	}
 	src.Alone = a.Alone()
+	f.tellGCM(log)
 	return serve(ctx, stop, a, func(ctx context.Context) error { return src.Run(ctx, a) })
 }
 

@@ -33,6 +33,7 @@ var mayImport = map[string]struct {
 	"terminator":                {[]string{"agent/config", "terminator/balance", "terminator/httproute", "terminator/record", "terminator/relay"}, "it serves a snapshot and sees neither BPF nor Kubernetes; Server.Dial is the seam"},
 	"terminator/httproute":      {[]string{"agent/config", "terminator/balance"}, "it serves the HTTP rules of a snapshot"},
 	"terminator/relay":          {[]string{"terminator/record"}, "it carries bytes between two legs, whoever speaks TLS on them"},
+	"terminator/record":         {[]string{"terminator/record/gcm"}, "it carries records, however they are encrypted"},
 	"terminator/balance":        {[]string{"agent/config"}, "it chooses among the endpoints of a snapshot"},
 	"agent":                     {[]string{"agent/config", "agent/handover", "agent/splice", "agent/udp", "terminator"}, "it runs a node and does not know where snapshots come from"},
 	"controller/endpoints":      {[]string{"agent/config"}, "EndpointSlices to endpoints is a pure function"},

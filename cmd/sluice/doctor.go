@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluice-gateway/sluice/agent"
 	"github.com/sluice-gateway/sluice/agent/splice"
+	"github.com/sluice-gateway/sluice/terminator/record/gcm"
 )
 
 // finding is one row of sluice doctor.
@@ -32,7 +33,7 @@ func doctor(e *env, flags *flag.FlagSet, args []string) error {
 	if err := parse(flags, args); err != nil {
 		return err
 	}
-	findings := []finding{kernel(), btf(), capabilities(), cgroup2(*cgroup), bpffs(), descriptors()}
+	findings := []finding{kernel(), btf(), capabilities(), cgroup2(*cgroup), bpffs(), descriptors(), aesGCM()}
 	s, err := splice.Open(splice.Options{Cgroup: *cgroup, Log: slog.New(slog.DiscardHandler)})
 	var report splice.Report
 	if u, ok := errors.AsType[*splice.Unavailable](err); ok {
@@ -131,4 +132,12 @@ func descriptors() finding {
 	// A connection takes two, and what is not a connection takes few.
 	return finding{name: "descriptors", detail: fmt.Sprintf("%d, enough for %d connections", limit, limit/2), ok: limit >= 4096,
 		cure: "raise the hard limit: LimitNOFILE= of systemd, ulimit -Hn"}
+}
+
+func aesGCM() finding {
+	if why := gcm.Reason(); why != "" {
+		return finding{name: "AES-GCM", detail: why,
+			cure: "nothing need be done: crypto/cipher does it, and takes more than twice as long for it"}
+	}
+	return finding{name: "AES-GCM", detail: "kernels for VAES and AVX-512 passed their self-test", ok: true}
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/sluice-gateway/sluice/agent/splice"
 	"github.com/sluice-gateway/sluice/controller/folder"
 	"github.com/sluice-gateway/sluice/terminator"
+	"github.com/sluice-gateway/sluice/terminator/record/gcm"
 )
 
 // defaultMetrics is where /metrics, /healthz and /readyz are, for this machine
@@ -32,7 +33,7 @@ const defaultMetrics = "127.0.0.1:9464"
 // runFlags are the flags of sluice run, and of sluice agent.
 type runFlags struct {
 	admin, metrics, splice, accessLog string
-	recordLoop                        string
+	recordLoop, gcm                   string
 	pinDir, cgroup                    string
 	logLevel                          slog.Level
 	drainTimeout, idleTimeout         time.Duration
@@ -46,6 +47,7 @@ func (f *runFlags) register(flags *flag.FlagSet) {
 	flags.StringVar(&f.metrics, "metrics", defaultMetrics, "`address` of /metrics, /healthz and /readyz, or off")
 	flags.StringVar(&f.splice, "splice", "auto", "`auto` splices where this machine can, off relays everything")
 	flags.StringVar(&f.recordLoop, "record-loop", "on", "`on` carries TLS 1.3 in records of our own after the handshake, off leaves it to crypto/tls")
+	flags.StringVar(&f.gcm, "gcm", "auto", "`auto` has kernels of our own for AES-GCM in the record loop where the processor can, off leaves it to crypto/cipher")
 	flags.StringVar(&f.accessLog, "access-log", "off", "`file` for one JSON line per connection and HTTP request, - for standard output, or off")
 	flags.StringVar(&f.pinDir, "pin-dir", splice.DefaultPinDir, "`folder` on a bpffs where bpftool finds the maps")
 	flags.StringVar(&f.cgroup, "cgroup", "", "cgroup2 `folder` of the backends to splice into (default the root of cgroup2)")
@@ -61,6 +63,8 @@ func (f *runFlags) check() error {
 		return usageError(fmt.Sprintf("-splice %q is neither auto nor off", f.splice))
 	case f.recordLoop != "on" && f.recordLoop != "off":
 		return usageError(fmt.Sprintf("-record-loop %q is neither on nor off", f.recordLoop))
+	case f.gcm != "auto" && f.gcm != "off":
+		return usageError(fmt.Sprintf("-gcm %q is neither auto nor off", f.gcm))
 	case f.metrics != "off" && !isAddress(f.metrics):
 		return usageError(fmt.Sprintf("-metrics %q is neither host:port, as in %s, nor off", f.metrics, defaultMetrics))
 	case f.drainTimeout <= 0:
@@ -96,8 +100,8 @@ func (f *runFlags) open(e *env) (log *slog.Logger, accessLog io.WriteCloser, err
 // options are those of an agent that runs as the flags say.
 func (f *runFlags) options(log *slog.Logger, accessLog io.Writer) agent.Options {
 	opts := agent.Options{Version: buildVersion(), Instance: os.Getenv("POD_NAME"), Admin: f.admin, TakeOver: f.takeOver, Page: ownPage, Log: log,
-		Server: &terminator.Server{NoRecordLoop: f.recordLoop == "off", DrainTimeout: f.drainTimeout, IdleTimeout: f.idleTimeout,
-			MaxConnections: f.maxConnections, Log: log}}
+		Server: &terminator.Server{NoRecordLoop: f.recordLoop == "off", NoGCM: f.gcm == "off", DrainTimeout: f.drainTimeout,
+			IdleTimeout: f.idleTimeout, MaxConnections: f.maxConnections, Log: log}}
 	if f.metrics != "off" {
 		opts.Metrics = f.metrics
 	}
@@ -108,6 +112,22 @@ func (f *runFlags) options(log *slog.Logger, accessLog io.Writer) agent.Options 
 		opts.Server.AccessLog = slog.New(slog.NewJSONHandler(accessLog, nil))
 	}
 	return opts
+}
+
+// tellGCM says who does AES-GCM.
+func (f *runFlags) tellGCM(log *slog.Logger) {
+	why := gcm.Reason()
+	switch {
+	case f.recordLoop == "off":
+		why = "-record-loop=off"
+	case f.gcm == "off":
+		why = "-gcm=off"
+	}
+	if why == "" {
+		log.Info("AES-GCM: kernels for VAES and AVX-512, in the record loop")
+	} else {
+		log.Info("AES-GCM: crypto/cipher", "reason", why)
+	}
 }
 
 // defaultAdmin is the path of the admin socket where -admin gives none.
@@ -160,6 +180,7 @@ func run(e *env, flags *flag.FlagSet, args []string) error {
 		return err
 	}
 	src.agent = a
+	f.tellGCM(log)
 	return serve(ctx, stop, a, func(ctx context.Context) error { return dir.Run(ctx, src.apply) })
 }
 

@@ -11,54 +11,58 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"testing"
 
 	"github.com/sluice-gateway/sluice/bench/keyed"
+	"github.com/sluice-gateway/sluice/terminator/record/gcm"
 )
 
 // TestStreamsBothWays sends a stream each way, read in pieces of any size.
 func TestStreamsBothWays(t *testing.T) {
 	const size = 4 << 20
 	for _, suite := range []string{"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"} {
-		t.Run(suite, func(t *testing.T) {
-			w := openssl(t, suite)
-			for key, ends := range map[uint64][2]*Conn{1: {w.ours, w.peer}, 2: {w.peer, w.ours}} {
-				from, to := ends[0], ends[1]
-				var wire bytes.Buffer
-				from.w = &wire
-				check, stream := keyed.NewChecker(key), keyed.New(key)
-				var rest []byte
-				p := make([]byte, 200_000)
-				for sent := 0; sent < size; {
-					n := 1 + rand.IntN(len(p))
-					_, _ = stream.Read(p[:n])
-					if err := from.Send(p[:n:min(len(p), n+rand.IntN(2))]); err != nil {
-						t.Fatal(err)
-					}
-					sent += n
-					for wire.Len() > 0 {
-						rest = append(rest, wire.Next(1+rand.IntN(60_000))...)
-						data, done, err := to.Open(make([]byte, 0, len(rest)), rest)
-						if err != nil {
+		for name, noGCM := range withAndWithoutGCM {
+			t.Run(suite+name, func(t *testing.T) {
+				w := openssl(t, suite, noGCM)
+				for key, ends := range map[uint64][2]*Conn{1: {w.ours, w.peer}, 2: {w.peer, w.ours}} {
+					from, to := ends[0], ends[1]
+					var wire bytes.Buffer
+					from.w = &wire
+					check, stream := keyed.NewChecker(key), keyed.New(key)
+					var rest []byte
+					p := make([]byte, 200_000)
+					for sent := 0; sent < size; {
+						n := 1 + rand.IntN(len(p))
+						_, _ = stream.Read(p[:n])
+						if err := from.Send(p[:n:min(len(p), n+rand.IntN(2))]); err != nil {
 							t.Fatal(err)
 						}
-						if _, err := check.Write(data); err != nil {
-							t.Fatal(err)
+						sent += n
+						for wire.Len() > 0 {
+							rest = append(rest, wire.Next(1+rand.IntN(60_000))...)
+							data, done, err := to.Open(make([]byte, 0, len(rest)), rest)
+							if err != nil {
+								t.Fatal(err)
+							}
+							if _, err := check.Write(data); err != nil {
+								t.Fatal(err)
+							}
+							rest = rest[done:]
 						}
-						rest = rest[done:]
+					}
+					if len(rest) > 0 {
+						t.Errorf("%d bytes are left", len(rest))
 					}
 				}
-				if len(rest) > 0 {
-					t.Errorf("%d bytes are left", len(rest))
-				}
-			}
-		})
+			})
+		}
 	}
 }
 
 // TestKeysAreRenewedInTime lowers the limit of RFC 8446 section 5.5.
 func TestKeysAreRenewedInTime(t *testing.T) {
-	w := newTwin(t)
+	w := newTwin(t, false)
 	limited := *w.ours.out.suite
 	limited.limit = 3
 	w.ours.out.suite = &limited
@@ -103,7 +107,7 @@ func TestTicketsAreCounted(t *testing.T) {
 			c := base.Clone()
 			change(c)
 			testConfig = func() *tls.Config { return c }
-			w := newTwin(t)
+			w := newTwin(t, false)
 			judge(t, w, w.record(typeData, []byte("hello"), 0))
 		})
 	}
@@ -134,6 +138,26 @@ func TestWhatStaysWithCryptoTLS(t *testing.T) {
 		}
 		if tt.k.client.p != nil || tt.k.server.p != nil {
 			t.Errorf("%s: secrets are left", name)
+		}
+	}
+}
+
+// TestNoGCM tells the two by their types.
+func TestNoGCM(t *testing.T) {
+	theirs, err := cryptoGCM(make([]byte, 16))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, noGCM := range []bool{false, true} {
+		w := newTwin(t, noGCM)
+		for _, h := range []*half{&w.ours.in.half, &w.ours.out.half} {
+			if err := h.next(); err != nil { // a KeyUpdate
+				t.Fatal(err)
+			}
+			is, want := reflect.TypeOf(h.aead) == reflect.TypeOf(theirs), noGCM || gcm.Reason() != ""
+			if is != want {
+				t.Errorf("NoGCM %t: crypto/cipher's %t, want %t", noGCM, is, want)
+			}
 		}
 	}
 }
@@ -170,7 +194,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 }
 
 func TestNothingIsSentAfterTheEnd(t *testing.T) {
-	w := newTwin(t)
+	w := newTwin(t, false)
 	if err := w.ours.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +216,7 @@ func TestNothingIsSentAfterTheEnd(t *testing.T) {
 }
 
 func TestRecordsCostNoAllocation(t *testing.T) {
-	w := newTwin(t)
+	w := newTwin(t, false)
 	w.ours.w = io.Discard
 	p, dst := make([]byte, 100, 200), make([]byte, 0, MaxRecord)
 	if n := testing.AllocsPerRun(1000, func() { _ = w.ours.Send(p) }); n >= 1 {

@@ -179,10 +179,12 @@ func TestEveryRecordIsJudgedAsCryptoTLSDoes(t *testing.T) {
 		{"the largest Certificate", func(t *testing.T, w *twin) []byte { return w.record(typeHandshake, []byte{11, 4, 0, 0}, 0) }},
 	}
 	for _, tt := range cases {
-		t.Run(tt.name, func(t *testing.T) {
-			w := newTwin(t)
-			judge(t, w, tt.stream(t, w))
-		})
+		for name, noGCM := range withAndWithoutGCM {
+			t.Run(tt.name+name, func(t *testing.T) {
+				w := newTwin(t, noGCM)
+				judge(t, w, tt.stream(t, w))
+			})
+		}
 	}
 	for _, suite := range []string{"TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"} {
 		t.Run(suite, func(t *testing.T) {
@@ -193,12 +195,16 @@ func TestEveryRecordIsJudgedAsCryptoTLSDoes(t *testing.T) {
 				}) bool {
 					return c.name == name
 				})
-				w := openssl(t, suite)
-				judge(t, w, cases[i].stream(t, w))
+				for _, noGCM := range withAndWithoutGCM {
+					w := openssl(t, suite, noGCM)
+					judge(t, w, cases[i].stream(t, w))
+				}
 			}
 		})
 	}
 }
+
+var withAndWithoutGCM = map[string]bool{"": false, ", no gcm": true}
 
 // judge gives a stream to both, then has both send something.
 func judge(t *testing.T, w *twin, stream []byte) {

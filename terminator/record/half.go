@@ -14,6 +14,8 @@ import (
 	"math"
 
 	"golang.org/x/crypto/chacha20poly1305"
+
+	"github.com/sluice-gateway/sluice/terminator/record/gcm"
 )
 
 // suite is a cipher suite of TLS 1.3.
@@ -29,13 +31,21 @@ type suite struct {
 
 const limitGCM = 1 << 24
 
-var suites = map[uint16]*suite{
-	tls.TLS_AES_128_GCM_SHA256:       {sha256.New, 16, newGCM, limitGCM},
-	tls.TLS_AES_256_GCM_SHA384:       {sha512.New384, 32, newGCM, limitGCM},
-	tls.TLS_CHACHA20_POLY1305_SHA256: {sha256.New, 32, chacha20poly1305.New, math.MaxUint64},
+// The suites, and the same without package gcm.
+var (
+	suites      = suitesWith(gcm.New)
+	suitesNoGCM = suitesWith(cryptoGCM)
+)
+
+func suitesWith(newGCM func(key []byte) (cipher.AEAD, error)) map[uint16]*suite {
+	return map[uint16]*suite{
+		tls.TLS_AES_128_GCM_SHA256:       {sha256.New, 16, newGCM, limitGCM},
+		tls.TLS_AES_256_GCM_SHA384:       {sha512.New384, 32, newGCM, limitGCM},
+		tls.TLS_CHACHA20_POLY1305_SHA256: {sha256.New, 32, chacha20poly1305.New, math.MaxUint64},
+	}
 }
 
-func newGCM(key []byte) (cipher.AEAD, error) {
+func cryptoGCM(key []byte) (cipher.AEAD, error) {
 	b, err := aes.NewCipher(key)
 	if err != nil {
 		return nil, err

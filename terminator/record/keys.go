@@ -23,6 +23,9 @@ const maxTicket = 8 << 10
 // Keys are what a Conn needs to know of one connection's handshake. The zero
 // value is ready. Take or Wipe must be called in the end.
 type Keys struct {
+	// NoGCM leaves AES-GCM to crypto/cipher everywhere (package gcm).
+	NoGCM bool
+
 	client, server secret
 	tickets        uint64 // records that the server's application key has sealed
 	large          bool   // a ticket was, so tickets may be wrong
@@ -53,7 +56,11 @@ func (k *Keys) Config(base *tls.Config) *tls.Config {
 // not as expected. The secrets are wiped from k.
 func (k *Keys) Take(cs *tls.ConnectionState, w io.Writer) *Conn {
 	defer k.Wipe()
-	s := suites[cs.CipherSuite]
+	all := suites
+	if k.NoGCM {
+		all = suitesNoGCM
+	}
+	s := all[cs.CipherSuite]
 	if !cs.HandshakeComplete || cs.Version != tls.VersionTLS13 || s == nil || fips140.Enabled() || k.large {
 		return nil
 	}

@@ -98,8 +98,9 @@ var testConfig = sync.OnceValue(func() *tls.Config {
 	}
 })
 
-// newTwin makes a twin with the suite that Go's own client gets.
-func newTwin(t testing.TB) *twin {
+// newTwin makes a twin with the suite that Go's own client gets. What the peer
+// sends and reads is always with package gcm.
+func newTwin(t testing.TB, noGCM bool) *twin {
 	t.Helper()
 	client, server := net.Pipe()
 	defer client.Close()
@@ -109,11 +110,11 @@ func newTwin(t testing.TB) *twin {
 		_ = c.Handshake()
 		_, _ = io.Copy(io.Discard, client)
 	}()
-	return takeOver(t, server)
+	return takeOver(t, server, noGCM)
 }
 
 // openssl makes a twin with a suite that openssl insists on.
-func openssl(t testing.TB, suite string) *twin {
+func openssl(t testing.TB, suite string, noGCM bool) *twin {
 	t.Helper()
 	if _, err := exec.LookPath("openssl"); err != nil {
 		if os.Getenv("SLUICE_REQUIRE_ROOT") != "" {
@@ -140,7 +141,7 @@ func openssl(t testing.TB, suite string) *twin {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	w := takeOver(t, server)
+	w := takeOver(t, server, noGCM)
 	if got := tls.CipherSuiteName(w.suite); got != suite {
 		t.Fatalf("suite %s, want %s", got, suite)
 	}
@@ -148,9 +149,9 @@ func openssl(t testing.TB, suite string) *twin {
 }
 
 // takeOver does the server's part of a handshake.
-func takeOver(t testing.TB, server net.Conn) *twin {
+func takeOver(t testing.TB, server net.Conn, noGCM bool) *twin {
 	t.Helper()
-	var k Keys
+	k := Keys{NoGCM: noGCM}
 	w := &twin{tape: &tape{Conn: server}}
 	w.tls = tls.Server(w.tape, &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		return k.Config(testConfig()), nil

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package gcm is AES-GCM at the machine's speed. Go's crypto/cipher takes four
-// blocks at a time at most with AES-NI; where a processor has VAES, VPCLMULQDQ and
-// AVX-512, the kernels here take sixteen. Everywhere else [New] is crypto/cipher.
+// Package gcm is AES-GCM at the machine's speed. Go's crypto/cipher takes eight
+// blocks at a time with AES-NI; where a processor has VAES, VPCLMULQDQ and AVX-512,
+// the kernels here take sixteen. Everywhere else [New] is crypto/cipher.
 //
 // The kernels are written by the program in folder asm, in Go: it generates
 // kernel_amd64.s and stub_amd64.go. They are constant time: no branch and no
