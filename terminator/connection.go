@@ -83,7 +83,8 @@ type connection struct {
 	info     Connection
 	listener *listener
 	backend  relay.Leg
-	kernel   bool // the backend leg is fed by splice(2)
+	kernel   bool          // the backend leg is fed by splice(2)
+	looped   *relay.Looped // or nil
 	forced   relay.End
 	finished bool
 	cancel   context.CancelFunc // of HTTP requests, or nil
@@ -151,14 +152,14 @@ func (c *connection) enter(l *listener) bool {
 
 // attach gives the connection its backend leg. It returns false when the
 // connection was told to end meanwhile; the leg is closed then.
-func (c *connection) attach(l relay.Leg, kernel bool) bool {
+func (c *connection) attach(l relay.Leg, kernel bool, looped *relay.Looped) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.forced != "" {
 		relay.Abort(l)
 		return false
 	}
-	c.backend, c.kernel = l, kernel
+	c.backend, c.kernel, c.looped = l, kernel, looped
 	return true
 }
 
@@ -177,6 +178,9 @@ func (c *connection) abort(why relay.End) {
 	relay.Abort(c.client)
 	if c.backend != nil {
 		relay.Abort(c.backend)
+	}
+	if c.looped != nil {
+		c.looped.Check()
 	}
 }
 

@@ -43,7 +43,8 @@ func reexec() {
 	if err := gob.NewDecoder(os.Stdin).Decode(snap); err != nil {
 		panic(err)
 	}
-	s := &Server{Log: slog.New(slog.DiscardHandler), DrainTimeout: time.Second}
+	s := &Server{Log: slog.New(slog.DiscardHandler), DrainTimeout: time.Second,
+		HandshakeTimeout: time.Minute, ConnectTimeout: time.Minute} // its clients and backends take all processors
 	for name, problem := range s.Apply(snap).Listeners {
 		if problem != "" {
 			panic(name + ": " + problem)

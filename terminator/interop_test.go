@@ -217,7 +217,7 @@ func TestDataThatComesWithTheEndOfTheHandshake(t *testing.T) {
 		}
 		for _, size := range []int64{1, 16 << 10, streamSize} {
 			t.Run(name, func(t *testing.T) {
-				run(t, &Server{NoRecordLoop: way.noRecordLoop}, way.snap)
+				run(t, &Server{NoRecordLoop: way.noRecordLoop, NoEventLoop: way.noEventLoop}, way.snap)
 				raw, err := net.Dial("tcp", address(port))
 				if err != nil {
 					t.Fatal(err)
@@ -248,26 +248,31 @@ func TestDataThatComesWithTheEndOfTheHandshake(t *testing.T) {
 	}
 }
 
-// TestTheRecordLoopCarriesWhatItIsToCarry looks at who waits for the bytes of
-// an established connection.
-func TestTheRecordLoopCarriesWhatItIsToCarry(t *testing.T) {
+// TestWhoCarriesAConnection looks at who waits for the bytes of an established
+// connection: with the event loop nobody of its own.
+func TestWhoCarriesAConnection(t *testing.T) {
+	const records, stream, plain = "(*recordSource).next", "(*tlsSource).next", "relay.TCP("
 	port := freePort(t)
 	to := backend(t, echo)
 	for name, way := range ways(t, port, to) {
 		t.Run(name, func(t *testing.T) {
-			run(t, &Server{NoRecordLoop: way.noRecordLoop}, way.snap)
+			run(t, &Server{NoRecordLoop: way.noRecordLoop, NoEventLoop: way.noEventLoop}, way.snap)
 			c := way.dial(t)
 			roundTrip(t, c)
-			want := "(*tlsSource).next"
-			switch {
-			case name == "tcp":
-				want = "relay.TCP("
-			case (name == "tls 1.3" || name == "tls to tls") && !way.noRecordLoop:
-				want = "(*recordSource).next"
+			want := stream
+			switch name {
+			case "tcp":
+				want = plain
+			case "tls 1.3":
+				want = ""
+			case "tls to tls", "no event loop":
+				want = records
 			}
 			eventually(t, "a reader in "+want, func() bool { return bytes.Contains(stacks(), []byte(want)) })
-			if want != "(*recordSource).next" && bytes.Contains(stacks(), []byte("(*recordSource).next")) {
-				t.Error("the record loop carries it, too")
+			for _, other := range []string{records, stream, plain} {
+				if other != want && !(other == stream && name == "tls to tls") && bytes.Contains(stacks(), []byte(other)) {
+					t.Errorf("%s carries it, too", other)
+				}
 			}
 		})
 	}

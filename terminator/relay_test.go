@@ -17,8 +17,8 @@ import (
 type way struct {
 	snap *config.Snapshot
 	dial func(t *testing.T) half
-	// noRecordLoop is for the server.
-	noRecordLoop bool
+	// noRecordLoop and noEventLoop are for the server.
+	noRecordLoop, noEventLoop bool
 }
 
 func ways(t *testing.T, port uint16, to config.Endpoint) map[string]way {
@@ -43,13 +43,14 @@ func ways(t *testing.T, port uint16, to config.Endpoint) map[string]way {
 	originate := reencrypt(simple(port, cert, secured(t, to, tls.VersionTLS12)))
 	originate.Listeners[0].TLS, originate.Listeners[0].Protocol = nil, config.TCP
 	return map[string]way{
-		"tls to tls":            {reencrypt(simple(port, cert, secured(t, to, tls.VersionTLS13))), withVersion(tls.VersionTLS13), false},
-		"tcp to tls":            {originate, tcp, false},
-		"tls 1.2":               {simple(port, cert, to), withVersion(tls.VersionTLS12), false},
-		"tls 1.3":               {simple(port, cert, to), withVersion(tls.VersionTLS13), false},
-		"tcp":                   {plain, tcp, false},
-		"no record loop":        {simple(port, cert, to), withVersion(tls.VersionTLS13), true},
-		"no record loop to tls": {reencrypt(simple(port, cert, secured(t, to, tls.VersionTLS13))), withVersion(tls.VersionTLS13), true},
+		"tls to tls":            {reencrypt(simple(port, cert, secured(t, to, tls.VersionTLS13))), withVersion(tls.VersionTLS13), false, false},
+		"tcp to tls":            {originate, tcp, false, false},
+		"tls 1.2":               {simple(port, cert, to), withVersion(tls.VersionTLS12), false, false},
+		"tls 1.3":               {simple(port, cert, to), withVersion(tls.VersionTLS13), false, false},
+		"tcp":                   {plain, tcp, false, false},
+		"no event loop":         {simple(port, cert, to), withVersion(tls.VersionTLS13), false, true},
+		"no record loop":        {simple(port, cert, to), withVersion(tls.VersionTLS13), true, false},
+		"no record loop to tls": {reencrypt(simple(port, cert, secured(t, to, tls.VersionTLS13))), withVersion(tls.VersionTLS13), true, false},
 	}
 }
 
@@ -73,7 +74,7 @@ func TestBytesArriveWholeAndInOrderBothWays(t *testing.T) {
 	})
 	for name, way := range ways(t, port, to) {
 		t.Run(name, func(t *testing.T) {
-			g := run(t, &Server{NoRecordLoop: way.noRecordLoop}, way.snap)
+			g := run(t, &Server{NoRecordLoop: way.noRecordLoop, NoEventLoop: way.noEventLoop}, way.snap)
 			c := way.dial(t)
 			var wg sync.WaitGroup
 			wg.Go(func() {
@@ -97,7 +98,7 @@ func TestSmallMessagesAreNotDelayed(t *testing.T) {
 	to := backend(t, echo)
 	for name, way := range ways(t, port, to) {
 		t.Run(name, func(t *testing.T) {
-			run(t, &Server{NoRecordLoop: way.noRecordLoop}, way.snap)
+			run(t, &Server{NoRecordLoop: way.noRecordLoop, NoEventLoop: way.noEventLoop}, way.snap)
 			c := way.dial(t)
 			buf := make([]byte, 100)
 			for range 1000 {

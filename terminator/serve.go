@@ -228,21 +228,34 @@ func (s *Server) clientSide(c *connection, leg *clientLeg, conn *tls.Conn, cs *t
 
 // carryTLS connects a terminated connection and relays it.
 func (s *Server) carryTLS(c *connection, route string, to *balance.Backend, client relay.Side, protocol string) {
-	if client.Record != nil {
-		defer client.Record.Wipe()
+	over := func(end relay.End, err error) {
+		if client.Record != nil {
+			client.Record.Wipe()
+		}
+		c.finish(end, err)
 	}
 	backend, endpoint, end, err := s.connect(c, route, to, c.secure(to, s.Dial, protocol))
 	if end != "" {
 		relay.Abort(c.client)
-		c.finish(end, err)
+		over(end, err)
 		return
 	}
-	defer endpoint.Release()
-	if !c.attach(backend, false) {
-		c.finish(endDrain, nil)
+	looped := s.loops.Prepare(client, backendSide(backend), &c.progress)
+	if !c.attach(backend, false, looped) {
+		endpoint.Release()
+		over(endDrain, nil)
 		return
 	}
-	c.finish(relay.Carry(client, backendSide(backend), &c.progress))
+	if looped == nil {
+		end, err := relay.Carry(client, backendSide(backend), &c.progress)
+		endpoint.Release()
+		over(end, err)
+		return
+	}
+	looped.Start(func(end relay.End, err error) {
+		endpoint.Release()
+		over(end, err)
+	})
 }
 
 // carryTCP connects a connection whose client leg is not terminated and relays
@@ -256,7 +269,7 @@ func (s *Server) carryTCP(c *connection, route string, to *balance.Backend, firs
 	}
 	defer endpoint.Release()
 	tcp, kernel := backend.(*net.TCPConn)
-	if !c.attach(backend, kernel) {
+	if !c.attach(backend, kernel, nil) {
 		c.finish(endDrain, nil)
 		return
 	}

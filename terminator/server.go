@@ -17,6 +17,7 @@ import (
 	"github.com/sluice-gateway/sluice/agent/config"
 	"github.com/sluice-gateway/sluice/terminator/balance"
 	"github.com/sluice-gateway/sluice/terminator/httproute"
+	"github.com/sluice-gateway/sluice/terminator/relay"
 )
 
 // Server serves the listeners of snapshots. The zero value is usable; fields
@@ -36,6 +37,8 @@ type Server struct {
 	NoRecordLoop bool
 	// NoGCM leaves AES-GCM to crypto/cipher everywhere (package gcm).
 	NoGCM bool
+	// NoEventLoop has goroutines carry what the record loop has, too.
+	NoEventLoop bool
 
 	// HandshakeTimeout bounds the time from accept to the end of the TLS
 	// handshake. Default 10 s.
@@ -81,7 +84,8 @@ type Server struct {
 	http     *httproute.Handler
 	httpd    *http.Server
 	httpNew  *chanListener
-	hello    *tls.Config   // of connections without verdict
+	hello    *tls.Config // of connections without verdict
+	loops    *relay.Loops
 	crypto   chan struct{} // a token for each handshake that may compute
 	slots    chan struct{} // a token for each connection that may be open
 	reserve  reserve
@@ -158,6 +162,13 @@ func (s *Server) Run(ctx context.Context) error {
 	s.init()
 	s.reserve.open()
 	defer s.reserve.close()
+	if !s.NoEventLoop {
+		var err error
+		if s.loops, err = relay.NewLoops(runtime.GOMAXPROCS(0)); err != nil {
+			s.Log.Warn("connections are carried by goroutines, which costs more", "error", err)
+		}
+		defer s.loops.Close()
+	}
 	s.mu.Lock()
 	s.phase = running
 	for _, k := range s.sockets {

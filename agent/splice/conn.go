@@ -136,6 +136,9 @@ func (c *Conn) Close() error {
 	}
 	err := c.tcp.Close()
 	c.out.end()
+	if c.out.waiting.Load() {
+		c.splicer.awaitNoMore(c)
+	}
 	c.splicer.remove(c)
 	if c.atReset.Load() != nil {
 		return nil

@@ -38,7 +38,12 @@ type writer struct {
 	err     error  // of try
 	try     func(fd uintptr) bool
 
+	blocked  bool // by TCP, in the last call of attempt
+	attempt  func(fd uintptr)
+	awaiting bool // TryWrite or TryCloseWrite left with EBUSY
+
 	sign     chan struct{} // something has changed that a waiting writer wants to see
+	notify   atomic.Pointer[func()]
 	waiting  atomic.Bool
 	deadline atomic.Int64 // UnixNano; 0: none
 	closed   atomic.Bool
@@ -48,6 +53,7 @@ func (w *writer) init() {
 	w.free = Credit
 	w.sign = make(chan struct{}, 1)
 	w.try = w.once
+	w.attempt = func(fd uintptr) { w.blocked = !w.once(fd) }
 }
 
 // Moved returns a figure that grows while the backend reads what Write or
@@ -64,6 +70,10 @@ func (c *Conn) Moved() int64 {
 
 // wake has a waiting writer look again.
 func (w *writer) wake() {
+	if f := w.notify.Load(); f != nil {
+		(*f)()
+		return
+	}
 	select {
 	case w.sign <- struct{}{}:
 	default:

@@ -33,7 +33,7 @@ const defaultMetrics = "127.0.0.1:9464"
 // runFlags are the flags of sluice run, and of sluice agent.
 type runFlags struct {
 	admin, metrics, splice, accessLog string
-	recordLoop, gcm                   string
+	recordLoop, eventLoop, gcm        string
 	pinDir, cgroup                    string
 	logLevel                          slog.Level
 	drainTimeout, idleTimeout         time.Duration
@@ -48,6 +48,7 @@ func (f *runFlags) register(flags *flag.FlagSet) {
 	flags.StringVar(&f.splice, "splice", "auto", "`auto` splices where this machine can, off relays everything")
 	flags.StringVar(&f.recordLoop, "record-loop", "on", "`on` carries TLS 1.3 in records of our own after the handshake, off leaves it to crypto/tls")
 	flags.StringVar(&f.gcm, "gcm", "auto", "`auto` has kernels of our own for AES-GCM in the record loop where the processor can, off leaves it to crypto/cipher")
+	flags.StringVar(&f.eventLoop, "event-loop", "on", "`on` carries what the record loop has on few epoll loops, off on goroutines")
 	flags.StringVar(&f.accessLog, "access-log", "off", "`file` for one JSON line per connection and HTTP request, - for standard output, or off")
 	flags.StringVar(&f.pinDir, "pin-dir", splice.DefaultPinDir, "`folder` on a bpffs where bpftool finds the maps")
 	flags.StringVar(&f.cgroup, "cgroup", "", "cgroup2 `folder` of the backends to splice into (default the root of cgroup2)")
@@ -65,6 +66,8 @@ func (f *runFlags) check() error {
 		return usageError(fmt.Sprintf("-record-loop %q is neither on nor off", f.recordLoop))
 	case f.gcm != "auto" && f.gcm != "off":
 		return usageError(fmt.Sprintf("-gcm %q is neither auto nor off", f.gcm))
+	case f.eventLoop != "on" && f.eventLoop != "off":
+		return usageError(fmt.Sprintf("-event-loop %q is neither on nor off", f.eventLoop))
 	case f.metrics != "off" && !isAddress(f.metrics):
 		return usageError(fmt.Sprintf("-metrics %q is neither host:port, as in %s, nor off", f.metrics, defaultMetrics))
 	case f.drainTimeout <= 0:
@@ -100,8 +103,8 @@ func (f *runFlags) open(e *env) (log *slog.Logger, accessLog io.WriteCloser, err
 // options are those of an agent that runs as the flags say.
 func (f *runFlags) options(log *slog.Logger, accessLog io.Writer) agent.Options {
 	opts := agent.Options{Version: buildVersion(), Instance: os.Getenv("POD_NAME"), Admin: f.admin, TakeOver: f.takeOver, Page: ownPage, Log: log,
-		Server: &terminator.Server{NoRecordLoop: f.recordLoop == "off", NoGCM: f.gcm == "off", DrainTimeout: f.drainTimeout,
-			IdleTimeout: f.idleTimeout, MaxConnections: f.maxConnections, Log: log}}
+		Server: &terminator.Server{NoRecordLoop: f.recordLoop == "off", NoEventLoop: f.eventLoop == "off", NoGCM: f.gcm == "off",
+			DrainTimeout: f.drainTimeout, IdleTimeout: f.idleTimeout, MaxConnections: f.maxConnections, Log: log}}
 	if f.metrics != "off" {
 		opts.Metrics = f.metrics
 	}

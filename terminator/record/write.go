@@ -38,6 +38,9 @@ var buffers = sync.Pool{New: func() any { return new(buffer) }}
 // Format keeps secrets out of every output.
 func (c *Conn) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "record.Conn") }
 
+// SetWriter has records go to w from now on. Nothing else may be called meanwhile.
+func (c *Conn) SetWriter(w io.Writer) { c.w = w }
+
 // Wipe forgets the secrets. Nothing else may be called after it.
 func (c *Conn) Wipe() {
 	c.in.secret.wipe()

@@ -118,12 +118,11 @@ func (s *socket) readLeg() (*buffer, int, error) {
 // inOrder tells whether an EOF was a FIN. After a reset that a write on the
 // same socket has reported, read(2) returns 0 as well, but the socket is
 // closed instead of waiting for our end.
-func (s *socket) inOrder() bool {
-	if s.raw == nil {
-		return true
-	}
+func (s *socket) inOrder() bool { return s.raw == nil || inOrder(s.raw) }
+
+func inOrder(raw syscall.RawConn) bool {
 	state := uint8(unix.BPF_TCP_CLOSE)
-	if err := s.raw.Control(func(fd uintptr) {
+	if err := raw.Control(func(fd uintptr) {
 		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
 			state = info.State
 		}

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package loop waits for many sockets on one goroutine. A message then costs
+// epoll_wait(2), read(2) and write(2), and nothing of Go's scheduler: no failed
+// read before each wait, no goroutine to park and to wake, no stack.
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Handler is told of what its descriptors are ready for. It runs on the loop,
+// must not wait for anything, and should do no more than one buffer's work at a
+// time: others wait meanwhile.
+type Handler interface {
+	Ready(w *Watch, events uint32)
+}
+
+// Loop is an epoll instance and the goroutine that waits for it.
+type Loop struct {
+	epoll   int
+	wake    int // an eventfd
+	watches []*Watch
+	free    []int32
+	done    chan struct{}
+	meter   meter
+
+	mu     sync.Mutex
+	posted []func()
+	closed bool
+}
+
+// Watch is a socket on a loop. The zero value is on none.
+type Watch struct {
+	handler Handler
+	raw     syscall.RawConn
+	slot    int32
+	round   int32  // tells apart those that had the slot one after the other
+	events  uint32 // waited for, EPOLLIN and EPOLLOUT
+	tick    uint32 // the last one in which there was an event
+	state   state
+}
+
+type state uint8
+
+const (
+	off     state = iota // never was on a loop, or not any more
+	on                   // in epoll
+	outside              // on a loop, but not in epoll
+)
+
+// ErrClosed is what Post returns after Close.
+var ErrClosed = errors.New("loop is closed")
+
+// New starts a loop. The caller closes it.
+func New() (*Loop, error) {
+	if err := poller(); err != nil {
+		return nil, err
+	}
+	l := &Loop{epoll: -1, wake: -1, done: make(chan struct{})}
+	var err error
+	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err == nil {
+		l.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	}
+	if err == nil {
+		err = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, l.wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: -1})
+	}
+	if err != nil {
+		l.release()
+		return nil, fmt.Errorf("make an epoll loop: %w", err)
+	}
+	go l.run()
+	return l, nil
+}
+
+// Close ends the loop and waits for it. Sockets that are on it stay open.
+func (l *Loop) Close() {
+	_ = l.Post(func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.closed = true
+	})
+	<-l.done
+}
+
+func (l *Loop) release() {
+	for _, fd := range []int{l.epoll, l.wake} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+}
+
+// Post has f called on the loop, soon. Any goroutine may post, and what one
+// posts keeps its order.
+func (l *Loop) Post(f func()) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return ErrClosed
+	}
+	l.posted = append(l.posted, f)
+	if len(l.posted) == 1 {
+		one := [8]byte{1}
+		_, _ = unix.Write(l.wake, one[:])
+	}
+	return nil
+}
+
+// Add has h called for events of a socket that has left Go's poller (Leave).
+// This and the other methods of a Watch may only be called on the loop.
+func (l *Loop) Add(w *Watch, h Handler, raw syscall.RawConn, events uint32) error {
+	if len(l.free) == 0 {
+		l.watches = append(l.watches, nil)
+		l.free = append(l.free, int32(len(l.watches)-1))
+	}
+	last := len(l.free) - 1
+	*w = Watch{handler: h, raw: raw, slot: l.free[last], round: w.round + 1, events: events, state: outside}
+	if err := l.control(w, unix.EPOLL_CTL_ADD); err != nil {
+		w.state = off
+		return err
+	}
+	w.state = on
+	l.free = l.free[:last]
+	l.watches[w.slot] = w
+	return nil
+}
+
+// Want changes what is waited for. Without any, only the socket's failure or
+// end is told, once.
+func (l *Loop) Want(w *Watch, events uint32) error {
+	if w.state == off || w.events == events {
+		return nil
+	}
+	w.events = events
+	op := unix.EPOLL_CTL_MOD
+	if w.state == outside {
+		op = unix.EPOLL_CTL_ADD
+	}
+	if err := l.control(w, op); err != nil {
+		return err
+	}
+	w.state = on
+	return nil
+}
+
+// Remove takes a socket off the loop. Its handler is not called any more. A
+// socket that is closed may still be removed.
+func (l *Loop) Remove(w *Watch) {
+	if w.state == off {
+		return
+	}
+	if w.state == on {
+		_ = l.control(w, unix.EPOLL_CTL_DEL) // closing did so already
+	}
+	w.state = off
+	l.watches[w.slot] = nil
+	l.free = append(l.free, w.slot)
+}
+
+func (l *Loop) control(w *Watch, op int) error {
+	var err error
+	cerr := w.raw.Control(func(fd uintptr) {
+		err = unix.EpollCtl(l.epoll, op, int(fd), &unix.EpollEvent{Events: w.events, Fd: w.slot, Pad: w.round})
+	})
+	if cerr != nil {
+		return cerr
+	}
+	return os.NewSyscallError("epoll_ctl", err)
+}
+
+// batch is how many sockets one epoll_wait(2) tells of.
+const batch = 128
+
+func (l *Loop) run() {
+	defer close(l.done)
+	defer l.release()
+	var events [batch]unix.EpollEvent
+	l.meter.start()
+	for {
+		n := l.wait(&events)
+		l.meter.look()
+		for i := range events[:n] {
+			e := &events[i]
+			if e.Fd < 0 {
+				if l.called(); l.closed {
+					return
+				}
+				continue
+			}
+			// Whoever came before in this batch may have removed it.
+			w := l.watches[e.Fd]
+			if w == nil || w.round != e.Pad || w.state != on {
+				continue
+			}
+			if w.events == 0 {
+				// Failures are told whether they are wanted or not, again and again.
+				_ = l.control(w, unix.EPOLL_CTL_DEL)
+				w.state = outside
+			}
+			l.meter.count(w)
+			w.handler.Ready(w, e.Events)
+		}
+	}
+}
+
+// wait returns how many events there are, at least one. It asks without waiting
+// first: while there is work, Go's scheduler need not know of the system call.
+func (l *Loop) wait(events *[batch]unix.EpollEvent) int {
+	n, _, err := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(events)), batch, 0, 0, 0)
+	for err != 0 || n == 0 {
+		l.meter.asleep.Store(true)
+		n, _, err = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(events)), batch, ^uintptr(0), 0, 0)
+		l.meter.asleep.Store(false)
+	}
+	return int(n)
+}
+
+// called calls what was posted.
+func (l *Loop) called() {
+	var count [8]byte
+	_, _ = unix.Read(l.wake, count[:])
+	l.mu.Lock()
+	posted := l.posted
+	l.posted = nil
+	l.mu.Unlock()
+	for _, f := range posted {
+		f()
+	}
+}
+
+// goPoller is the epoll instance of Go's runtime, once it is found.
+var goPoller struct {
+	once  sync.Once
+	epoll int
+	err   error
+}
+
+func poller() error {
+	goPoller.once.Do(func() { goPoller.epoll, goPoller.err = findPoller() })
+	return goPoller.err
+}
+
+// Leave takes a connection's socket out of Go's poller, which would go on
+// waking a thread for its events. From then on its Read and Write wait for
+// nothing that has not come already; all else works as before.
+func Leave(c syscall.Conn) error {
+	if err := poller(); err != nil {
+		return err
+	}
+	return leave(c, goPoller.epoll)
+}
+
+func leave(c syscall.Conn, epoll int) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := raw.Control(func(fd uintptr) { err = unix.EpollCtl(epoll, unix.EPOLL_CTL_DEL, int(fd), nil) })
+	return errors.Join(cerr, os.NewSyscallError("epoll_ctl", err))
+}
+
+// findPoller finds the epoll instance of Go's runtime: the one that a pipe of
+// package os can be taken out of. Nothing else is assumed of the runtime.
+func findPoller() (int, error) {
+	probe, other, err := os.Pipe()
+	if err != nil {
+		return 0, fmt.Errorf("find Go's poller: %w", err)
+	}
+	defer probe.Close()
+	defer other.Close()
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0, fmt.Errorf("find Go's poller: %w", err)
+	}
+	for _, e := range all {
+		var fd int
+		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err != nil || target != "anon_inode:[eventpoll]" {
+			continue
+		}
+		if _, err := fmt.Sscan(e.Name(), &fd); err == nil && leave(probe, fd) == nil {
+			return fd, nil
+		}
+	}
+	return 0, errors.New("find Go's poller: no epoll instance of this process has a pipe of package os")
+}

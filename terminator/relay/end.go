@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"io"
+	"net"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-gateway/sluice/terminator/loop"
+)
+
+// tryLeg is a leg that decides itself whether it may be written to: EAGAIN means
+// not before its descriptor is ready for that, EBUSY not before the function given
+// to Notify is called.
+type tryLeg interface {
+	TryWrite(p []byte) (int, error)
+	TryCloseWrite() error
+	Notify(func())
+}
+
+// end is a leg on a loop.
+type end struct {
+	watch loop.Watch
+	leg   Leg
+	try   tryLeg // nil: an ordinary socket
+	raw   syscall.RawConn
+
+	// Of one system call.
+	p        []byte
+	moved    int
+	err      syscall.Errno
+	readCall func(fd uintptr)
+	sendCall func(fd uintptr)
+
+	waiting []byte // to be written; in buf, or buf is nil
+	buf     *buffer
+	blocked bool // the socket takes no more for now
+	credit  bool // the leg does not allow it for now
+}
+
+// init tells whether the leg is one for a loop.
+func (e *end) init(l Leg) bool {
+	e.leg = l
+	e.try, _ = l.(tryLeg)
+	_, plain := l.(*net.TCPConn)
+	sc, ok := l.(syscall.Conn)
+	if !ok || !plain && e.try == nil {
+		return false
+	}
+	var err error
+	e.raw, err = sc.SyscallConn()
+	e.readCall = e.readOnce
+	e.sendCall = e.sendOnce
+	return err == nil
+}
+
+func (e *end) readOnce(fd uintptr) {
+	for e.err = unix.EINTR; e.err == unix.EINTR; {
+		e.moved, e.err = read(fd, e.p)
+	}
+}
+
+func (e *end) sendOnce(fd uintptr) {
+	for e.err = unix.EINTR; e.err == unix.EINTR; {
+		e.moved, e.err = write(fd, e.p)
+	}
+}
+
+// read is one read(2) of a socket that may have bytes: EAGAIN if not.
+func (e *end) read(p []byte) (int, error) {
+	e.p = p
+	err := e.raw.Control(e.readCall)
+	e.p = nil
+	switch {
+	case err == nil && e.err == unix.EAGAIN:
+		return 0, unix.EAGAIN
+	case err == nil && e.err != 0:
+		return 0, os.NewSyscallError("read", e.err)
+	case err == nil && e.moved > 0:
+		return e.moved, nil
+	case e.try != nil: // it may know more of an end than its descriptor does
+		return e.leg.Read(p)
+	case err != nil:
+		return 0, err
+	}
+	return 0, io.EOF
+}
+
+// empty tells that nothing waits to be written.
+func (e *end) empty() bool { return len(e.waiting) == 0 }
+
+func (e *end) held() int { return len(e.waiting) }
+
+// put has p written by the next flush. It is in b, which the end owns from then
+// on. Nothing else may wait.
+func (e *end) put(b *buffer, p []byte) { e.buf, e.waiting = b, p }
+
+// Write implements io.Writer for a record.Conn: it keeps what the socket does
+// not take.
+func (e *end) Write(p []byte) (int, error) {
+	if e.empty() {
+		n, err := e.send(p)
+		if err != nil && !e.waits(err) {
+			return n, err
+		}
+		if n == len(p) {
+			return n, nil
+		}
+		e.keep(p[n:])
+		return len(p), nil
+	}
+	e.waiting = append(e.waiting, p...)
+	return len(p), nil
+}
+
+func (e *end) keep(p []byte) {
+	b := buffers.Get().(*buffer)
+	e.put(b, append(b.b[:0], p...))
+}
+
+// flush writes what waits, as far as it goes.
+func (e *end) flush() error {
+	if e.empty() {
+		return nil
+	}
+	n, err := e.send(e.waiting)
+	if e.waiting = e.waiting[n:]; e.empty() {
+		e.drop()
+	}
+	if e.waits(err) {
+		return nil
+	}
+	return err
+}
+
+// drop forgets what waits.
+func (e *end) drop() {
+	if e.buf != nil {
+		buffers.Put(e.buf)
+	}
+	e.buf, e.waiting = nil, nil
+}
+
+// send writes what goes without waiting.
+func (e *end) send(p []byte) (n int, err error) {
+	if e.blocked = false; e.try != nil {
+		n, err = e.try.TryWrite(p)
+		e.blocked, e.credit = err == unix.EAGAIN, err == unix.EBUSY
+		return n, err
+	}
+	for n < len(p) {
+		e.p = p[n:]
+		err = e.raw.Control(e.sendCall)
+		e.p = nil
+		switch {
+		case err != nil:
+			return n, err
+		case e.err == unix.EAGAIN:
+			e.blocked = true
+			return n, unix.EAGAIN
+		case e.err != 0:
+			return n, os.NewSyscallError("write", e.err)
+		}
+		n += e.moved
+	}
+	return n, nil
+}
+
+// waits tells whether an error of send or closeWrite only means: later.
+func (e *end) waits(err error) bool {
+	return err == unix.EAGAIN || err == unix.EBUSY
+}
+
+func (e *end) closeWrite() error {
+	if e.try != nil {
+		err := e.try.TryCloseWrite()
+		e.credit = err == unix.EBUSY
+		return err
+	}
+	return e.leg.CloseWrite()
+}

@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-gateway/sluice/terminator/loop"
+	"github.com/sluice-gateway/sluice/terminator/record"
+)
+
+// Looped is a connection on a loop. All but Start and Check runs there, with mu
+// held: it is for the moments when the connection moves to another loop.
+//
+// Each direction is read when its target has taken all of what came before: so
+// much is held for a connection, and nothing while it is idle.
+type Looped struct {
+	mu       sync.Mutex
+	loop     atomic.Pointer[carrying]
+	placed   bool // on the loop, and not still to come
+	record   *record.Conn
+	progress *Progress
+	done     func(End, error) // nil: not started, or over
+
+	client, backend end
+	// first came with the end of the handshake.
+	first       []byte
+	firstBuffer *buffer
+	rest        *rest // of a record, n bytes; or nil
+	n           int
+
+	// upErr and downErr end a direction as soon as its target has all of it.
+	upErr, downErr error
+	// upDone and downDone: the end was passed on. downEnding: close_notify is
+	// written, FIN not yet.
+	upDone, downDone, downEnding bool
+	timer                        *time.Timer // of the next look, while credit lacks
+	acked                        uint64      // by the client, when its stream and that to it ended in order
+}
+
+// answers is how much may wait for a client beside what a backend sent: alerts
+// and answers to new keys.
+const answers = 16 << 10
+
+// retry is after how long a backend that did not read enough is looked at again,
+// should its sign have been lost.
+const retry = time.Second
+
+// Start has the connection carried. done is called when it is over, with both legs
+// closed.
+func (c *Looped) Start(done func(End, error)) {
+	err := errors.Join(loop.Leave(c.client.leg.(syscall.Conn)), loop.Leave(c.backend.leg.(syscall.Conn)))
+	c.post(func() { c.start(done, err) })
+}
+
+// post has f called on the connection's loop.
+func (c *Looped) post(f func()) {
+	l := c.loop.Load()
+	_ = l.Post(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.loop.Load() != l {
+			c.post(f) // it has moved meanwhile
+			return
+		}
+		f()
+	})
+}
+
+// move gives the connection to another loop.
+func (c *Looped) move(to *carrying) {
+	from := c.loop.Load()
+	if !c.placed {
+		return // it is on its way to one
+	}
+	from.Remove(&c.client.watch)
+	from.Remove(&c.backend.watch)
+	c.placed = false
+	c.loop.Store(to)
+	c.post(func() {
+		if c.done != nil {
+			c.add(0)
+		}
+	})
+}
+
+// Check has the loop look at the connection's legs, which others may have
+// closed. It may be called from anywhere.
+func (c *Looped) Check() { c.post(c.look) }
+
+func (c *Looped) start(done func(End, error), err error) {
+	c.done = done
+	if err != nil {
+		c.over(BackendReset, err)
+		return
+	}
+	if c.add(unix.EPOLLIN); c.done == nil {
+		return
+	}
+	if l, ok := c.backend.leg.(tryLeg); ok {
+		l.Notify(c.Check)
+	}
+	if len(c.first) > 0 {
+		b := c.firstBuffer
+		c.open(c.first)
+		if b != nil {
+			buffers.Put(b)
+		}
+		c.first, c.firstBuffer = nil, nil
+		c.settle()
+	}
+}
+
+// add puts the connection on its loop.
+func (c *Looped) add(events uint32) {
+	l := c.loop.Load()
+	c.placed = true
+	if err := l.Add(&c.backend.watch, c, c.backend.raw, events); err != nil {
+		c.over(BackendReset, err)
+	} else if err = l.Add(&c.client.watch, c, c.client.raw, events); err != nil {
+		c.over(ClientReset, err)
+	}
+	c.settle()
+}
+
+// look does whatever can be done.
+func (c *Looped) look() {
+	if c.done != nil {
+		c.up()
+	}
+	if c.done != nil {
+		c.down()
+	}
+	c.settle()
+}
+
+// Ready implements loop.Handler.
+func (c *Looped) Ready(w *loop.Watch, events uint32) {
+	const in = unix.EPOLLIN | unix.EPOLLHUP | unix.EPOLLERR | unix.EPOLLRDHUP
+	const out = unix.EPOLLOUT | unix.EPOLLHUP | unix.EPOLLERR
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fromClient := w == &c.client.watch
+	if events&out != 0 {
+		if fromClient {
+			c.flushDown()
+		} else {
+			c.flushUp()
+		}
+	}
+	if c.done != nil && events&in != 0 {
+		if fromClient {
+			c.up()
+		} else {
+			c.down()
+		}
+	}
+	if c.settle(); c.done == nil {
+		return
+	}
+	if to := c.loop.Load().other(); to != nil {
+		c.move(to)
+	}
+}
+
+// settle waits for what the connection can go on with.
+func (c *Looped) settle() {
+	if c.done == nil {
+		return
+	}
+	var client, backend uint32
+	if c.upErr == nil && c.backend.empty() && c.client.held() <= sealedSize+answers {
+		client |= unix.EPOLLIN
+	}
+	if !c.client.empty() {
+		client |= unix.EPOLLOUT
+	}
+	if c.downErr == nil && c.client.empty() {
+		backend |= unix.EPOLLIN
+	}
+	if c.backend.blocked && !c.backend.empty() {
+		backend |= unix.EPOLLOUT
+	}
+	if c.backend.credit && c.timer == nil {
+		c.timer = time.AfterFunc(retry, func() {
+			c.post(func() {
+				c.timer = nil
+				c.look()
+			})
+		})
+	}
+	l := c.loop.Load()
+	if err := l.Want(&c.client.watch, client); err != nil {
+		c.over(ClientReset, err)
+	} else if err := l.Want(&c.backend.watch, backend); err != nil {
+		c.over(BackendReset, err)
+	}
+}
+
+// up carries one buffer to the backend.
+func (c *Looped) up() {
+	if c.flushUp(); c.done == nil || c.upErr != nil || !c.backend.empty() || c.client.held() > sealedSize+answers {
+		return
+	}
+	b := buffers.Get().(*buffer)
+	defer buffers.Put(b)
+	have := 0
+	if c.rest != nil {
+		have = copy(b.b[:], c.rest.b[:c.n])
+	}
+	n, err := c.client.read(b.b[have:bufferSize])
+	switch {
+	case err == unix.EAGAIN:
+	case err != nil:
+		c.over(clientEnd(truncated(err)), truncated(err))
+	default:
+		c.open(b.b[:have+n])
+	}
+}
+
+// open decrypts what has come and gives it to the backend. What is not a whole
+// record is kept.
+func (c *Looped) open(src []byte) {
+	b := buffers.Get().(*buffer)
+	data, done, err := c.record.Open(b.b[:0], src)
+	left := src[done:]
+	switch {
+	case len(left) > 0 && err == nil:
+		if c.rest == nil {
+			c.rest = rests.Get().(*rest)
+		}
+		c.n = copy(c.rest.b[:], left)
+	case c.rest != nil:
+		c.dropRest()
+	}
+	c.upErr = err
+	if len(data) == 0 {
+		buffers.Put(b)
+	} else {
+		c.progress.Up.Add(int64(len(data)))
+		c.backend.put(b, data)
+	}
+	c.flushUp()
+}
+
+func (c *Looped) dropRest() {
+	if c.rest != nil {
+		rests.Put(c.rest)
+		c.rest = nil
+	}
+}
+
+// flushUp gives the backend what waits for it, and then the end.
+func (c *Looped) flushUp() {
+	if err := c.backend.flush(); err != nil {
+		c.over(BackendReset, err)
+		return
+	}
+	if c.upErr == nil || c.upDone || !c.backend.empty() {
+		return
+	}
+	if !errors.Is(c.upErr, io.EOF) {
+		c.over(clientEnd(c.upErr), c.upErr)
+		return
+	}
+	switch err := c.backend.closeWrite(); {
+	case c.backend.waits(err):
+	case err != nil:
+		c.over(BackendReset, err)
+	default:
+		c.upDone = true
+		c.progress.Ended.Add(1)
+		c.finish()
+	}
+}
+
+// down carries one buffer to the client.
+func (c *Looped) down() {
+	if c.flushDown(); c.done == nil || c.downErr != nil || !c.client.empty() {
+		return
+	}
+	b := buffers.Get().(*buffer)
+	n, err := c.backend.read(b.b[:bufferSize])
+	switch {
+	case err == unix.EAGAIN:
+	case errors.Is(err, io.EOF) && !inOrder(c.backend.raw) && !c.upEnded():
+		c.over(BackendReset, errReset)
+	case errors.Is(err, io.EOF):
+		c.downErr = err
+		c.flushDown()
+	case err != nil:
+		c.over(backendEnd(err), err)
+	default:
+		c.progress.Down.Add(int64(n))
+		if err := c.record.Send(b.b[:n]); err != nil {
+			c.over(ClientReset, err)
+		}
+	}
+	buffers.Put(b)
+}
+
+// upEnded tells that the client's stream came to its end in order.
+func (c *Looped) upEnded() bool { return errors.Is(c.upErr, io.EOF) && c.backend.empty() }
+
+// flushDown gives the client what waits for it, and then the end.
+func (c *Looped) flushDown() {
+	err := c.client.flush()
+	if c.downErr != nil && !c.downDone && (c.downEnding || err == nil && c.client.empty()) {
+		err = c.endDown(err)
+	}
+	if err != nil {
+		c.over(ClientReset, err)
+	}
+}
+
+// endDown sends close_notify and FIN, as closing.end does.
+func (c *Looped) endDown(err error) error {
+	client := c.client.leg.(syscall.Conn)
+	if !c.downEnding {
+		c.downEnding = true
+		if info := tcpInfo(client); info.State != 0 {
+			c.acked = info.Bytes_acked + uint64(outQueue(client))
+		}
+		err = c.record.CloseWrite()
+	}
+	switch {
+	case err == nil && !c.client.empty():
+		return nil // again when the socket takes the rest
+	case err == nil:
+		err = c.client.leg.CloseWrite()
+	}
+	if err != nil && !(c.upEnded() && c.acked > 0 && tcpInfo(client).Bytes_acked >= c.acked) {
+		return err
+	}
+	c.downDone = true
+	c.progress.Ended.Add(1)
+	c.finish()
+	return nil
+}
+
+// finish ends a connection both of whose directions have ended.
+func (c *Looped) finish() {
+	if c.upDone && c.downDone {
+		c.over(Done, nil)
+	}
+}
+
+// over ends the connection; only its first call counts.
+func (c *Looped) over(how End, err error) {
+	done := c.done
+	if done == nil {
+		return
+	}
+	c.done = nil
+	l := c.loop.Load()
+	l.Remove(&c.client.watch)
+	l.Remove(&c.backend.watch)
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	c.dropRest()
+	c.client.drop()
+	c.backend.drop()
+	switch {
+	case how == Done:
+		Finish(c.backend.leg)
+		Finish(c.client.leg)
+	case how == BackendReset && c.downDone:
+		Abort(c.backend.leg)
+		go func() {
+			settle(c.client.leg)
+			Abort(c.client.leg)
+			done(how, err)
+		}()
+		return
+	default:
+		Abort(c.backend.leg)
+		Abort(c.client.leg)
+	}
+	go done(how, err) // which may write a log, and wait for that
+}
