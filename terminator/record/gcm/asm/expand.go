@@ -11,7 +11,7 @@ import (
 // expand writes the function that makes the table of a key: AES's key schedule
 // (FIPS 197 section 5.2), then H, then its powers.
 func expand() {
-	TEXT("expand", 4, "func(table *[496]byte, key *byte, rounds int)") // NOSPLIT
+	TEXT("expand", NOSPLIT, "func(table *[496]byte, key *byte, rounds int)")
 	Pragma("noescape")
 	Doc("expand makes the table of a key of 16 bytes (10 rounds) or 32 bytes (14 rounds).")
 	table := Load(Param("table"), GP64())

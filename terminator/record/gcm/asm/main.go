@@ -59,7 +59,7 @@ func main() {
 }
 
 func constant(name string, words ...uint64) Mem {
-	m := GLOBL(name, 8|16) // RODATA, NOPTR
+	m := GLOBL(name, RODATA|NOPTR)
 	for i, w := range words {
 		DATA(8*i, U64(w))
 	}

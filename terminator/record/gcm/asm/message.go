@@ -37,7 +37,7 @@ func message(name string, seal bool) {
 		result = " bool"
 		doc = "open decrypts n bytes from src to dst and tells whether the tag behind them is right."
 	}
-	TEXT(name, 4, "func(table *[496]byte, rounds int, nonce *[12]byte, dst, src *byte, n int, data *byte, dataLen int)"+result)
+	TEXT(name, NOSPLIT, "func(table *[496]byte, rounds int, nonce *[12]byte, dst, src *byte, n int, data *byte, dataLen int)"+result)
 	Pragma("noescape")
 	Doc(doc)
 	k := &kernel{seal: seal}
