@@ -76,7 +76,7 @@ func startServer(ctx context.Context, p Program, dir string, ns *netns.NS, at ne
 		return nil, fmt.Errorf("start the server of %s: %w (make bench installs it)", p, err)
 	}
 	go func() { s.exited <- s.cmd.Wait() }()
-	err = s.ready(ctx)
+	err = s.ready(ctx, p)
 	if err == nil && p == Pgbench {
 		host, port := at.String(), strconv.Itoa(int(port))
 		err = output(exec.CommandContext(ctx, postgres("pgbench"), "-i", "-q", "-s", "1", "-h", host, "-p", port, "-U", "postgres", "postgres"))
@@ -149,13 +149,23 @@ func output(cmd *exec.Cmd) error {
 	return nil
 }
 
-func (s *server) ready(ctx context.Context) error {
+// ready returns when the server takes connections, PostgreSQL when it serves on
+// them: it refuses those that come while it starts.
+func (s *server) ready(ctx context.Context, p Program) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", s.address.String())
+		var err error
+		if p == Pgbench {
+			err = output(exec.CommandContext(ctx, postgres("pg_isready"), "-h", s.address.Addr().String(), "-p", strconv.Itoa(int(s.address.Port()))))
+		} else {
+			var conn net.Conn
+			if conn, err = new(net.Dialer).DialContext(ctx, "tcp", s.address.String()); err == nil {
+				err = conn.Close()
+			}
+		}
 		if err == nil {
-			return conn.Close()
+			return nil
 		}
 		select {
 		case werr := <-s.exited:

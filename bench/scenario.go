@@ -107,7 +107,7 @@ func scenarios(share float64) []Scenario {
 	for _, m := range sizes {
 		for _, n := range connections {
 			s := messages("open "+m.name+n.name, n.number, m.size, m.count/2, share)
-			s.Kind, s.Open = "round trips at fixed times", true
+			s.Kind, s.Open, s.Rounds = "round trips at fixed times", true, 6 // each takes its time
 			all = append(all, s)
 		}
 	}
