@@ -8,7 +8,7 @@ case "${1:-}" in
 demo)     want="curl openssl redis-server redis-tools iproute2 util-linux bpftool jq" ;;
 # Clients, backends and peers that the tests meet; none of them is optional.
 test)     want="curl openssl gnutls-bin redis-server redis-tools iproute2 bpftool util-linux libcap2-bin nftables
-	haproxy nginx libnginx-mod-stream stunnel4 hitch postgresql-15 mosquitto mosquitto-clients chromium
+	haproxy nginx libnginx-mod-stream stunnel4 hitch postgresql-15 mosquitto mosquitto-clients chromium prometheus
 	python3 qemu-user-static" ;;
 generate) want="clang-14 llvm-14" ;;
 bench)    want="haproxy nginx libnginx-mod-stream stunnel4 hitch iproute2 nftables

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -58,12 +59,14 @@ type clusterHost struct {
 // clusterNode is one with an agent.
 type clusterNode struct {
 	*clusterHost
-	name   string
-	of     *cluster
-	api    *apiPath
-	dir    string
-	cmd    *exec.Cmd
-	exited chan struct{}
+	name string
+	of   *cluster
+	api  *apiPath
+	dir  string
+
+	metrics string // the address, "" for none
+	cmd     *exec.Cmd
+	exited  chan struct{}
 }
 
 const gatewayPort, backendAddress = 443, "10.77.0.1:9000"
@@ -219,7 +222,7 @@ func (n *clusterNode) start() {
 	n.cmd = exec.Command("nsenter", "--net="+n.Path(os.Getpid()),
 		"setpriv", "--bounding-set", "-all,+net_admin,+bpf,+perfmon,+net_bind_service", "--inh-caps", "-all",
 		"sluice", "agent", "-kubeconfig", filepath.Join(n.dir, "kubeconfig"), "-namespace", n.of.namespace, "-node", n.name,
-		"-admin", filepath.Join(n.dir, "admin.sock"), "-metrics", "off", "-splice", "off", "-drain-timeout", "1s", "-take-over")
+		"-admin", filepath.Join(n.dir, "admin.sock"), "-metrics", cmp.Or(n.metrics, "off"), "-splice", "off", "-drain-timeout", "1s", "-take-over")
 	log, err := os.OpenFile(filepath.Join(n.dir, "log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		n.t.Fatal(err)
