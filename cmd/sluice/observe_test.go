@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -230,10 +231,11 @@ func background(t *testing.T, cmd *exec.Cmd) {
 
 // clientIn asks from a namespace.
 func clientIn(ns *netns.NS) *http.Client {
-	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, Dial: func(network, address string) (c net.Conn, err error) {
-		err = ns.Do(func() error { c, err = net.Dial(network, address); return err })
+	dial := func(ctx context.Context, network, address string) (c net.Conn, err error) {
+		err = ns.Do(func() error { c, err = (&net.Dialer{}).DialContext(ctx, network, address); return err })
 		return c, err
-	}}}
+	}
+	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: dial}}
 }
 
 // observedController starts a controller that has an object to speak of, and

@@ -108,7 +108,7 @@ func (b *branch) listener(l *agent.ListenerStatus) {
 }
 
 func (b *branch) flow(f *terminator.Flow, of *counts) {
-	b.counts.add(of)
+	b.add(of)
 	at := b.byName[f.Listener]
 	switch {
 	case at == nil && f.Listener == "" && f.Connections > 0:
@@ -118,7 +118,7 @@ func (b *branch) flow(f *terminator.Flow, of *counts) {
 		return
 	}
 	open := at.Open
-	at.counts.add(of)
+	at.add(of)
 	at.Open = open
 	if f.Route == "" {
 		return
@@ -128,12 +128,12 @@ func (b *branch) flow(f *terminator.Flow, of *counts) {
 		kind, name = "", f.Route
 	}
 	at = at.child("route", name, kind)
-	at.counts.add(of)
+	at.add(of)
 	if f.Endpoint == "" {
 		return
 	}
 	at = at.child("endpoint", f.Endpoint, f.Backend)
-	at.counts.add(of)
+	at.add(of)
 	if f.Failed {
 		at.Tone, at.State = bad, "could not be connected to of late"
 	}

@@ -122,7 +122,7 @@ func keyIn(text string, der []byte) string {
 				return form
 			}
 		}
-		if strings.Contains(numbers, strings.Trim(strings.ReplaceAll(fmt.Sprint(part), " ", ","), "[]")) {
+		if strings.Contains(numbers, strings.Trim(strings.ReplaceAll(fmt.Sprintf("%d", part), " ", ","), "[]")) {
 			return "numbers"
 		}
 	}
@@ -141,7 +141,7 @@ func TestNoKeyIsShown(t *testing.T) {
 		t.Fatalf("no key in %s", file)
 	}
 	// It is found where it is.
-	for _, form := range []string{string(file), string(block.Bytes), fmt.Sprintf("%x", block.Bytes), fmt.Sprintf("% X", block.Bytes[3:]), fmt.Sprint(block.Bytes[30:]),
+	for _, form := range []string{string(file), string(block.Bytes), fmt.Sprintf("%x", block.Bytes), fmt.Sprintf("% X", block.Bytes[3:]), fmt.Sprintf("%d", block.Bytes[30:]),
 		base64.StdEncoding.EncodeToString(block.Bytes[1:]), base64.URLEncoding.EncodeToString(block.Bytes[2:])} {
 		if keyIn(strings.ReplaceAll(form, "PRIVATE KEY", ""), block.Bytes) == "" {
 			t.Fatalf("the key is not found in %q", form)
