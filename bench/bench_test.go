@@ -25,26 +25,28 @@ func TestMain(m *testing.M) {
 // TestASmallRunMeasuresEveryPeer does the first scenarios with each peer, and
 // one of every other kind with those that everybody has.
 func TestASmallRunMeasuresEveryPeer(t *testing.T) {
+	binary, err := buildSluice(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)
-	for _, peer := range peers("") {
+	for _, peer := range peers(binary) {
 		if peer.Name == "spliced" {
 			continue // agent/splice's and the program's own tests have it
 		}
 		t.Run(peer.Name, func(t *testing.T) {
-			if !peer.Metrics { // Sluice is built
-				if _, err := peer.Version(); err != nil {
-					t.Skip(err)
-				}
+			if _, err := peer.Version(); err != nil {
+				t.Skip(err)
 			}
-			measureSome(t, peer, "upload,download x 8,100 B x 1,4 KB x 16,handshake ECDSA")
+			measureSome(t, peer, binary, "upload,download x 8,100 B x 1,4 KB x 16,handshake ECDSA")
 		})
 	}
 	for _, list := range []string{
 		"64 KB x 16,open 100 B x 16", "handshake RSA,handshake resumed,handshake ECDSA ML-KEM,handshake 5000 names",
 		"plain,passthrough", "idle,100 busy", "pgbench,redis-benchmark,mosquitto",
 	} {
-		t.Run(list, func(t *testing.T) { measureSome(t, peers("")[1], list) })
+		t.Run(list, func(t *testing.T) { measureSome(t, peers(binary)[1], binary, list) })
 	}
 	left, err := os.ReadDir(dir)
 	if err != nil || len(left) > 0 {
@@ -52,8 +54,8 @@ func TestASmallRunMeasuresEveryPeer(t *testing.T) {
 	}
 }
 
-func measureSome(t *testing.T, peer Peer, list string) {
-	found, err := run(t.Context(), options{rounds: 1, peers: peer.Name, scenarios: list, share: 0.005})
+func measureSome(t *testing.T, peer Peer, binary, list string) {
+	found, err := run(t.Context(), options{rounds: 1, peers: peer.Name, scenarios: list, share: 0.005, sluice: binary})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/sluice-gateway/sluice/bench/report"
@@ -134,7 +135,9 @@ func (s *stage) run(ctx context.Context, g *gateway, b behind, scenario Scenario
 		return err
 	}
 	fill(w, scenario, before, after, reply)
-	w.Spliced = trafficAfter.splicedSince(trafficBefore)
+	if w.Spliced = trafficAfter.splicedSince(trafficBefore); w.Spliced != nil {
+		short(w.Spliced)
+	}
 	if scenario.Measured.Op == Hold {
 		if err := fillMemory(w, g, scenario, memoryBefore); err != nil {
 			return err
@@ -178,6 +181,14 @@ func fill(w *report.Window, scenario Scenario, before, after cpuReading, reply l
 		w.Steal = float64(machine.Steal) / float64(machine.Total)
 		others := machine.Total - machine.Idle - machine.Steal - gateway - backend - client - spinner
 		w.Others = max(0, float64(others)/float64(machine.Total)) // ticks are coarse
+	}
+	short(&w.Wall, &w.Gateway, &w.Backend, &w.Client, &w.PerUnit, &w.BackendPerUnit, &w.ClientPerUnit, &w.Steal, &w.Others, &w.Rate)
+}
+
+// short leaves six digits: nothing here is known better, and files are kept.
+func short(values ...*float64) {
+	for _, v := range values {
+		*v, _ = strconv.ParseFloat(strconv.FormatFloat(*v, 'g', 6, 64), 64)
 	}
 }
 
