@@ -178,6 +178,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer stopResolving()
 	var wg sync.WaitGroup
 	wg.Go(func() { a.keepResolving(resolving) })
+	wg.Go(func() { tendMemory(resolving) })
 	var udpErr error
 	wg.Go(func() { udpErr = a.udp.Run(resolving) })
 	a.servers = []*http.Server{newServer(a.adminHandler(), a.opts.Log), newServer(a.metricsHandler(), a.opts.Log)}

@@ -49,15 +49,6 @@ func (s *Server) connect(c *connection, route string, b *balance.Backend, d dial
 		e.Release()
 		return nil, nil, endConnect, fmt.Errorf("dial %s: %T has no CloseWrite and SetLinger", e.Address, conn)
 	}
-	// A killed process must reset the backend, not end its stream.
-	_ = leg.SetLinger(0)
-	if _, plain := leg.(*net.TCPConn); !plain {
-		if k, ok := leg.(interface {
-			SetKeepAliveConfig(net.KeepAliveConfig) error
-		}); ok {
-			_ = k.SetKeepAliveConfig(s.keepAlive())
-		}
-	}
 	c.set(func(i *Connection) { i.Endpoint = e.Address })
 	return leg, e, "", nil
 }

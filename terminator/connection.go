@@ -94,8 +94,9 @@ type connection struct {
 	requests  atomic.Int64
 
 	// Of the idle watch alone.
-	moved time.Time
-	seen  int64
+	moved  time.Time
+	seen   int64
+	probed bool
 
 	countedUp, countedDown int64 // bytes in the totals; guarded by Metrics.mu
 

@@ -291,7 +291,7 @@ func TestIdleConnectionsAreReset(t *testing.T) {
 
 func TestAConnectionThatEndedOneWayIdlesForLess(t *testing.T) {
 	port := freePort(t)
-	to := backend(t, func(c half) { _ = strict(c); time.Sleep(time.Second) })
+	to := backend(t, func(c half) { _ = strict(c); <-t.Context().Done() })
 	for name, way := range ways(t, port, to) {
 		t.Run(name, func(t *testing.T) {
 			g := run(t, &Server{NoRecordLoop: way.noRecordLoop, NoEventLoop: way.noEventLoop, HalfCloseTimeout: 100 * time.Millisecond}, way.snap)

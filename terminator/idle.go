@@ -3,6 +3,7 @@
 package terminator
 
 import (
+	"net"
 	"syscall"
 	"time"
 
@@ -25,10 +26,25 @@ func (s *Server) watch(stop <-chan struct{}) {
 		}
 		now := time.Now()
 		for _, c := range s.conns.all() {
+			c.probe()
 			if c.idleFor(now) > c.idleLimit() {
 				c.abort(endIdle)
 			}
 		}
+	}
+}
+
+// probe has the kernel ask after a silent backend, as the client legs have it from
+// their listener: three system calls that a short connection does not need.
+func (c *connection) probe() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	leg, ok := c.backend.(interface {
+		SetKeepAliveConfig(net.KeepAliveConfig) error
+	})
+	if ok && !c.probed {
+		c.probed = true
+		_ = leg.SetKeepAliveConfig(c.s.keepAlive())
 	}
 }
 

@@ -25,7 +25,8 @@ import (
 //	sluice_handshakes_total{result,version}    TLS handshakes: ok, resumed, failed, timeout
 //	sluice_handshake_seconds{}                 accept to established, histogram
 //	sluice_bytes_total{direction,path}         payload, direction up is from the client
-//	sluice_first_byte_seconds{protocol}        http: request to the header of its response, histogram
+//	sluice_first_byte_seconds{protocol}        http: request to the header of its response; tcp: accept to
+//	                                           the backend's first byte, not where the kernel carries it; histogram
 //	sluice_connect_seconds{}                   to the endpoint that answered, with TLS where spoken, histogram
 //	sluice_connect_failures_total{cause}       attempts to connect to an endpoint
 //	sluice_endpoint_choices_total{backend,result}  endpoints chosen: ok, or the cause of the failure
@@ -74,13 +75,14 @@ func NewMetrics() *Metrics {
 		handshakeTime:   prometheus.NewHistogram(seconds("sluice_handshake_seconds", "Time from accept to the end of the TLS handshake.")),
 		connectTime:     prometheus.NewHistogram(seconds("sluice_connect_seconds", "Time to connect to the endpoint that answered, with its TLS handshake where there is one.")),
 		firstByte: prometheus.NewHistogramVec(seconds("sluice_first_byte_seconds",
-			"Time to the first byte of the backend: with http from a request to the header of its response."), []string{"protocol"}),
+			"Time to the first byte of the backend: with http from a request to the header of its response, with tcp from accept."), []string{"protocol"}),
 		acceptErrors: prometheus.NewCounter(prometheus.CounterOpts{Name: "sluice_accept_errors_total", Help: "Failed accepts."}),
 		bytes:        map[[2]string]int64{},
 		flows:        map[flowKey]*flow{},
 		chosen:       map[string]bool{},
 	}
 	m.firstByte.WithLabelValues("http")
+	m.firstByte.WithLabelValues("tcp")
 	for _, cause := range []string{causeRefused, causeTimeout, causeUnreachable, causeTLS, causeLocal, causeOther} {
 		m.connectFailures.WithLabelValues(cause) // a rate needs the zero before
 	}
@@ -172,6 +174,9 @@ func (m *Metrics) count(c *connection, i *Connection) {
 // ended counts a connection.
 func (m *Metrics) ended(c *connection, i *Connection, end relay.End) {
 	m.connections.WithLabelValues(i.Listener, string(end)).Inc()
+	if first := c.progress.First.Load(); first > 0 {
+		m.firstByte.WithLabelValues("tcp").Observe(time.Unix(0, first).Sub(i.Start).Seconds())
+	}
 	m.count(c, i)
 	m.mu.Lock()
 	defer m.mu.Unlock()

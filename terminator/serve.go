@@ -228,9 +228,10 @@ func (s *Server) clientSide(c *connection, leg *clientLeg, conn *tls.Conn, cs *t
 
 // carryTLS connects a terminated connection and relays it.
 func (s *Server) carryTLS(c *connection, route string, to *balance.Backend, client relay.Side, protocol string) {
+	records := client.Record // and no more of client lives on with the connection
 	over := func(end relay.End, err error) {
-		if client.Record != nil {
-			client.Record.Wipe()
+		if records != nil {
+			records.Wipe()
 		}
 		c.finish(end, err)
 	}

@@ -27,7 +27,8 @@ type Server struct {
 	// Dial connects the backend legs of terminated connections; nil is a plain
 	// TCP connection. What it returns must be a *net.TCPConn or offer what one
 	// does (relay.Leg); a method Path() (path, reason string), when there is
-	// one, says how bytes travel now: "spliced", or "relay" and why.
+	// one, says how bytes travel now: "spliced", or "relay" and why. It must have
+	// SO_LINGER {1, 0} before it connects: a killed process resets its backends.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// RelayReason says why connections are relayed whose backend leg has no Path.
 	RelayReason string
@@ -247,10 +248,10 @@ func (s *Server) tend(ctx context.Context) {
 	}
 }
 
-// dialer makes backend legs: keepalive, no MPTCP (a sockmap cannot hold one),
+// dialer makes backend legs: no keepalive yet (probe), no MPTCP (a sockmap cannot hold one),
 // and a reset on close from before the first packet on.
 func (s *Server) dialer() *net.Dialer {
-	d := &net.Dialer{KeepAliveConfig: s.keepAlive(), Control: lingerControl}
+	d := &net.Dialer{KeepAlive: -1, Control: lingerControl}
 	d.SetMultipathTCP(false)
 	return d
 }

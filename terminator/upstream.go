@@ -49,6 +49,11 @@ func (s *Server) dialHTTP(ctx context.Context, to httproute.Upstream) (net.Conn,
 	if err != nil {
 		return nil, err
 	}
+	if k, ok := conn.(interface {
+		SetKeepAliveConfig(net.KeepAliveConfig) error
+	}); ok {
+		_ = k.SetKeepAliveConfig(s.keepAlive())
+	}
 	leg, secure := conn.(*tlsLeg)
 	if !secure {
 		return &pooled{TCPConn: conn.(*net.TCPConn), endpoint: e}, nil

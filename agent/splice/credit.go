@@ -42,8 +42,7 @@ type writer struct {
 	attempt  func(fd uintptr)
 	awaiting bool // TryWrite or TryCloseWrite left with EBUSY
 
-	sign     chan struct{} // something has changed that a waiting writer wants to see
-	notify   atomic.Pointer[func()]
+	notify   atomic.Pointer[func()] // called when something has changed for who waits
 	waiting  atomic.Bool
 	deadline atomic.Int64 // UnixNano; 0: none
 	closed   atomic.Bool
@@ -51,7 +50,6 @@ type writer struct {
 
 func (w *writer) init() {
 	w.free = Credit
-	w.sign = make(chan struct{}, 1)
 	w.try = w.once
 	w.attempt = func(fd uintptr) { w.blocked = !w.once(fd) }
 }
@@ -68,15 +66,10 @@ func (c *Conn) Moved() int64 {
 	return 0
 }
 
-// wake has a waiting writer look again.
+// wake has whoever waits look again.
 func (w *writer) wake() {
 	if f := w.notify.Load(); f != nil {
 		(*f)()
-		return
-	}
-	select {
-	case w.sign <- struct{}{}:
-	default:
 	}
 }
 
@@ -175,12 +168,27 @@ func (c *Conn) awaitCredit(want int) error {
 		w.free = free
 		return err
 	}
+	sign := make(chan struct{}, 1)
+	signal := func() {
+		select {
+		case sign <- struct{}{}:
+		default:
+		}
+	}
+	w.notify.Store(&signal)
+	defer w.notify.Store(nil)
 	s := c.splicer
 	s.await(c)
 	defer s.awaitNoMore(c)
 	timer := time.NewTimer(recheck)
 	defer timer.Stop()
 	for {
+		switch {
+		case w.closed.Load():
+			return net.ErrClosed
+		case want > 0 && c.writeClosed.Load():
+			return syscall.EPIPE
+		}
 		if w.free, err = c.mayWrite(want); err != nil || w.free > 0 {
 			return err
 		}
@@ -194,14 +202,8 @@ func (c *Conn) awaitCredit(want int) error {
 		}
 		timer.Reset(pause)
 		select {
-		case <-w.sign:
+		case <-sign:
 		case <-timer.C:
-		}
-		switch {
-		case w.closed.Load():
-			return net.ErrClosed
-		case want > 0 && c.writeClosed.Load():
-			return syscall.EPIPE
 		}
 	}
 }

@@ -50,9 +50,8 @@ type view struct {
 	Connections   []connectionRow
 	Open, Matches int
 
-	now     time.Time
-	nodes   []*nodeOverview
-	objects resourceStatus // where nodes do not know them
+	now   time.Time
+	nodes []*nodeOverview
 }
 
 // nodeRow is a node in one line.
@@ -81,7 +80,6 @@ func (v *view) add(n *nodeOverview) { v.nodes = append(v.nodes, n) }
 // finish makes what the page shows of what the nodes said.
 func (v *view) finish(h *history) {
 	certificates := map[string]certificateRow{}
-	v.tellOf(&v.objects)
 	for _, n := range v.nodes {
 		if n.Error != "" {
 			v.Nodes = append(v.Nodes, nodeRow{Node: n.Node, State: "does not answer", Tone: bad, Error: n.Error})
@@ -99,7 +97,8 @@ func (v *view) finish(h *history) {
 			c := &o.Status.Certificates[i]
 			certificates[certificateName(c)] = v.certificate(c)
 		}
-		v.tellOf(&o.Status.Resources)
+		v.Warnings = append(v.Warnings, o.Status.warnings()...)
+		v.Objects = append(v.Objects, objectRows(&o.Status)...)
 	}
 	slices.SortStableFunc(v.Connections, func(a, b connectionRow) int { return b.Start.Compare(a.Start) })
 	v.Connections = v.Connections[:min(len(v.Connections), 200)]

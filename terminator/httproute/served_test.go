@@ -99,13 +99,16 @@ func TestDoneTellsWhatBecameOfEachRequest(t *testing.T) {
 		Status: 101, Up: 10, Down: 10, Result: Done}, <-done)
 }
 
-// compareServed compares all but the time and the number of a request.
+// compareServed compares all but the times and the number of a request.
 func compareServed(t *testing.T, what string, want, got Served) {
 	t.Helper()
 	if got.Start.IsZero() || (got.RequestID != "") != (got.Endpoint != "" || got.Backend == "none") {
 		t.Errorf("%s: start %v, request ID %q", what, got.Start, got.RequestID)
 	}
-	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Served{}, "Start", "RequestID")); diff != "" {
+	if answered := got.Endpoint != "" && got.Status < 500; (got.FirstByte > 0) != answered {
+		t.Errorf("%s: the first byte came after %v", what, got.FirstByte)
+	}
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Served{}, "Start", "RequestID", "FirstByte")); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", what, diff)
 	}
 }

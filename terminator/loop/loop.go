@@ -43,7 +43,8 @@ type Watch struct {
 	raw     syscall.RawConn
 	slot    int32
 	round   int32  // tells apart those that had the slot one after the other
-	events  uint32 // waited for, EPOLLIN and EPOLLOUT
+	events  uint32 // in epoll: EPOLLIN and EPOLLOUT
+	want    uint32 // of these, what the handler waits for
 	tick    uint32 // the last one in which there was an event
 	state   state
 }
@@ -122,7 +123,7 @@ func (l *Loop) Add(w *Watch, h Handler, raw syscall.RawConn, events uint32) erro
 		l.free = append(l.free, int32(len(l.watches)-1))
 	}
 	last := len(l.free) - 1
-	*w = Watch{handler: h, raw: raw, slot: l.free[last], round: w.round + 1, events: events, state: outside}
+	*w = Watch{handler: h, raw: raw, slot: l.free[last], round: w.round + 1, events: events, want: events, state: outside}
 	if err := l.control(w, unix.EPOLL_CTL_ADD); err != nil {
 		w.state = off
 		return err
@@ -136,8 +137,12 @@ func (l *Loop) Add(w *Watch, h Handler, raw syscall.RawConn, events uint32) erro
 // Want changes what is waited for. Without any, only the socket's failure or
 // end is told, once.
 func (l *Loop) Want(w *Watch, events uint32) error {
+	w.want = events
 	if w.state == off || w.events == events {
 		return nil
+	}
+	if w.state == on && events|unix.EPOLLIN == w.events {
+		return nil // most often it is wanted again before there is any: see unwanted
 	}
 	w.events = events
 	op := unix.EPOLL_CTL_MOD
@@ -151,14 +156,35 @@ func (l *Loop) Want(w *Watch, events uint32) error {
 	return nil
 }
 
-// Remove takes a socket off the loop. Its handler is not called any more. A
-// socket that is closed may still be removed.
+// unwanted takes out of epoll what nobody waits for. It tells whether there was
+// nothing else.
+func (l *Loop) unwanted(w *Watch, events uint32) bool {
+	const failed = unix.EPOLLHUP | unix.EPOLLERR
+	switch {
+	case w.want == 0 && events&failed != 0:
+		// Failures are told whether they are wanted or not, again and again.
+		_ = l.control(w, unix.EPOLL_CTL_DEL)
+		w.events, w.state = 0, outside
+	case w.want != w.events:
+		w.events = w.want
+		_ = l.control(w, unix.EPOLL_CTL_MOD) // fails only for a socket that is closed
+	}
+	return events&(w.want|failed) == 0
+}
+
+// Remove takes a socket off the loop. Its handler is not called any more.
 func (l *Loop) Remove(w *Watch) {
+	if w.state == on {
+		_ = l.control(w, unix.EPOLL_CTL_DEL)
+	}
+	l.Forget(w)
+}
+
+// Forget is Remove for a socket that is closed, or will be before its handler
+// returns: closing takes it out of epoll.
+func (l *Loop) Forget(w *Watch) {
 	if w.state == off {
 		return
-	}
-	if w.state == on {
-		_ = l.control(w, unix.EPOLL_CTL_DEL) // closing did so already
 	}
 	w.state = off
 	l.watches[w.slot] = nil
@@ -200,10 +226,8 @@ func (l *Loop) run() {
 			if w == nil || w.round != e.Pad || w.state != on {
 				continue
 			}
-			if w.events == 0 {
-				// Failures are told whether they are wanted or not, again and again.
-				_ = l.control(w, unix.EPOLL_CTL_DEL)
-				w.state = outside
+			if l.unwanted(w, e.Events) {
+				continue
 			}
 			l.meter.count(w)
 			w.handler.Ready(w, e.Events)

@@ -18,7 +18,8 @@ import (
 	"github.com/sluice-gateway/sluice/terminator/record/gcm"
 )
 
-// TestStreamsBothWays sends a stream each way, read in pieces of any size.
+// TestStreamsBothWays sends a stream each way, read in pieces of any size, by ends
+// that rest now and then.
 func TestStreamsBothWays(t *testing.T) {
 	const size = 4 << 20
 	for _, suite := range []string{"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"} {
@@ -39,6 +40,10 @@ func TestStreamsBothWays(t *testing.T) {
 							t.Fatal(err)
 						}
 						sent += n
+						if rand.IntN(3) == 0 {
+							from.Rest()
+							to.Rest()
+						}
 						for wire.Len() > 0 {
 							rest = append(rest, wire.Next(1+rand.IntN(60_000))...)
 							data, done, err := to.Open(make([]byte, 0, len(rest)), rest)
@@ -68,6 +73,10 @@ func TestKeysAreRenewedInTime(t *testing.T) {
 	w.ours.out.suite = &limited
 	before := bytes.Clone(w.ours.out.secret.bytes())
 	for i := range 20 {
+		if i%2 == 1 {
+			w.ours.Rest()
+			w.peer.Rest()
+		}
 		p := bytes.Repeat([]byte{byte(i)}, 40_000)
 		if err := w.ours.Send(p); err != nil {
 			t.Fatal(err)

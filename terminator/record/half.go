@@ -65,17 +65,26 @@ type half struct {
 
 // rekey derives key and iv from the secret (RFC 8446 section 7.3).
 func (h *half) rekey() error {
-	key, err := h.expand("key", h.suite.keyLen)
-	if err != nil {
-		return err
-	}
-	defer clear(key)
 	iv, err := h.expand("iv", len(h.iv))
 	if err != nil {
 		return err
 	}
 	copy(h.iv[:], iv)
 	h.seq = 0
+	h.aead = nil
+	return h.wake()
+}
+
+// wake derives the key, unless that is there.
+func (h *half) wake() error {
+	if h.aead != nil {
+		return nil
+	}
+	key, err := h.expand("key", h.suite.keyLen)
+	if err != nil {
+		return err
+	}
+	defer clear(key)
 	h.aead, err = h.suite.aead(key)
 	return err
 }

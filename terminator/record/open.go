@@ -80,7 +80,7 @@ func (c *Conn) openRecord(dst, record []byte) []byte {
 		c.takeChangeCipherSpec(payload)
 		return dst
 	}
-	if in.seq == math.MaxUint64 {
+	if in.seq == math.MaxUint64 || in.wake() != nil {
 		c.fail(alertInternalError)
 		return dst
 	}

@@ -269,6 +269,7 @@ func brief(p []byte) string { return fmt.Sprintf("%d bytes %.40x", len(p), p) }
 func (w *twin) forge(kind byte, version uint16, inner []byte) []byte {
 	n := len(inner) + tagSize
 	header := []byte{kind, byte(version >> 8), byte(version), byte(n >> 8), byte(n)}
+	_ = w.send.wake() // it may rest
 	w.send.setNonce()
 	w.send.seq++
 	return w.send.aead.Seal(header, w.send.nonce[:], inner, header)

@@ -38,6 +38,16 @@ var buffers = sync.Pool{New: func() any { return new(buffer) }}
 // Format keeps secrets out of every output.
 func (c *Conn) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "record.Conn") }
 
+// Rest gives up the expanded keys, some 500 bytes for each direction, until they
+// are needed again: that takes some microseconds then. It must not be called while
+// Open is.
+func (c *Conn) Rest() {
+	c.in.aead = nil
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	c.out.aead = nil
+}
+
 // SetWriter has records go to w from now on. Nothing else may be called meanwhile.
 func (c *Conn) SetWriter(w io.Writer) { c.w = w }
 
@@ -134,6 +144,9 @@ func (c *Conn) writeLocked(records []byte) error {
 func (o *outgoing) open() error {
 	if o.err == nil && o.closed {
 		return ErrClosed
+	}
+	if o.err == nil {
+		o.err = o.wake()
 	}
 	return o.err
 }

@@ -15,6 +15,7 @@ import (
 	"net"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // Leg is one side of a connection. It must be a *net.TCPConn, or a connection
@@ -62,8 +63,18 @@ type Progress struct {
 	// Up is what came from the client, Down from the backend. They count before
 	// the bytes are passed on, so that whoever has got some finds them counted.
 	Up, Down atomic.Int64
+	// First is when the first byte came from the backend, in nanoseconds since
+	// 1970; 0 before, and where the kernel carries them.
+	First atomic.Int64
 	// Ended counts the directions that ended in order.
 	Ended atomic.Int32
+}
+
+// down counts bytes from the backend.
+func (p *Progress) down(n int) {
+	if p.Down.Add(int64(n)) == int64(n) {
+		p.First.Store(time.Now().UnixNano())
+	}
 }
 
 // Abort resets a leg: its peer must not take what it got for a whole stream.

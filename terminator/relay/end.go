@@ -24,17 +24,11 @@ type tryLeg interface {
 
 // end is a leg on a loop.
 type end struct {
+	of    *Looped
 	watch loop.Watch
 	leg   Leg
 	try   tryLeg // nil: an ordinary socket
 	raw   syscall.RawConn
-
-	// Of one system call.
-	p        []byte
-	moved    int
-	err      syscall.Errno
-	readCall func(fd uintptr)
-	sendCall func(fd uintptr)
 
 	waiting []byte // to be written; in buf, or buf is nil
 	buf     *buffer
@@ -43,8 +37,8 @@ type end struct {
 }
 
 // init tells whether the leg is one for a loop.
-func (e *end) init(l Leg) bool {
-	e.leg = l
+func (e *end) init(of *Looped, l Leg) bool {
+	e.of, e.leg = of, l
 	e.try, _ = l.(tryLeg)
 	_, plain := l.(*net.TCPConn)
 	sc, ok := l.(syscall.Conn)
@@ -53,35 +47,46 @@ func (e *end) init(l Leg) bool {
 	}
 	var err error
 	e.raw, err = sc.SyscallConn()
-	e.readCall = e.readOnce
-	e.sendCall = e.sendOnce
 	return err == nil
 }
 
-func (e *end) readOnce(fd uintptr) {
-	for e.err = unix.EINTR; e.err == unix.EINTR; {
-		e.moved, e.err = read(fd, e.p)
-	}
+// call is a system call on a socket. Each loop has one, for a function of its own
+// for each socket would be a good part of an idle connection.
+type call struct {
+	p           []byte
+	n           int
+	err         syscall.Errno
+	read, write func(fd uintptr)
 }
 
-func (e *end) sendOnce(fd uintptr) {
-	for e.err = unix.EINTR; e.err == unix.EINTR; {
-		e.moved, e.err = write(fd, e.p)
+func newCall() *call {
+	c := &call{}
+	c.read = func(fd uintptr) {
+		for c.err = unix.EINTR; c.err == unix.EINTR; {
+			c.n, c.err = read(fd, c.p)
+		}
 	}
+	c.write = func(fd uintptr) {
+		for c.err = unix.EINTR; c.err == unix.EINTR; {
+			c.n, c.err = write(fd, c.p)
+		}
+	}
+	return c
 }
 
 // read is one read(2) of a socket that may have bytes: EAGAIN if not.
 func (e *end) read(p []byte) (int, error) {
-	e.p = p
-	err := e.raw.Control(e.readCall)
-	e.p = nil
+	c := e.of.loop.Load().call
+	c.p = p
+	err := e.raw.Control(c.read)
+	c.p = nil
 	switch {
-	case err == nil && e.err == unix.EAGAIN:
+	case err == nil && c.err == unix.EAGAIN:
 		return 0, unix.EAGAIN
-	case err == nil && e.err != 0:
-		return 0, os.NewSyscallError("read", e.err)
-	case err == nil && e.moved > 0:
-		return e.moved, nil
+	case err == nil && c.err != 0:
+		return 0, os.NewSyscallError("read", c.err)
+	case err == nil && c.n > 0:
+		return c.n, nil
 	case e.try != nil: // it may know more of an end than its descriptor does
 		return e.leg.Read(p)
 	case err != nil:
@@ -152,20 +157,21 @@ func (e *end) send(p []byte) (n int, err error) {
 		e.blocked, e.credit = err == unix.EAGAIN, err == unix.EBUSY
 		return n, err
 	}
+	c := e.of.loop.Load().call
 	for n < len(p) {
-		e.p = p[n:]
-		err = e.raw.Control(e.sendCall)
-		e.p = nil
+		c.p = p[n:]
+		err = e.raw.Control(c.write)
+		c.p = nil
 		switch {
 		case err != nil:
 			return n, err
-		case e.err == unix.EAGAIN:
+		case c.err == unix.EAGAIN:
 			e.blocked = true
 			return n, unix.EAGAIN
-		case e.err != 0:
-			return n, os.NewSyscallError("write", e.err)
+		case c.err != 0:
+			return n, os.NewSyscallError("write", c.err)
 		}
-		n += e.moved
+		n += c.n
 	}
 	return n, nil
 }

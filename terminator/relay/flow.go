@@ -33,7 +33,7 @@ type flow struct {
 	to      target
 	fin     *atomic.Bool // set before the end is passed on
 	ended   *atomic.Bool // set after that, or nil
-	count   *atomic.Int64
+	count   func(n int)
 	fromEnd func(error) End
 	toEnd   End
 }
@@ -55,7 +55,7 @@ func (f *flow) carry(p *Progress) (End, error) {
 		case err != nil:
 			return f.fromEnd(err), err
 		}
-		f.count.Add(int64(n))
+		f.count(n)
 		err = f.to.write(b.b[:n])
 		buffers.Put(b)
 		if err != nil {

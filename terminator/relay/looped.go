@@ -24,7 +24,9 @@ import (
 type Looped struct {
 	mu       sync.Mutex
 	loop     atomic.Pointer[carrying]
-	placed   bool // on the loop, and not still to come
+	placed   bool      // on the loop, and not still to come
+	warm     *carrying // on whose list it is; nil: it rests
+	busy     bool      // had an event since that looked
 	record   *record.Conn
 	progress *Progress
 	done     func(End, error) // nil: not started, or over
@@ -104,6 +106,7 @@ func (c *Looped) start(done func(End, error), err error) {
 	if c.add(unix.EPOLLIN); c.done == nil {
 		return
 	}
+	c.loop.Load().touch(c)
 	if l, ok := c.backend.leg.(tryLeg); ok {
 		l.Notify(c.Check)
 	}
@@ -147,6 +150,7 @@ func (c *Looped) Ready(w *loop.Watch, events uint32) {
 	const out = unix.EPOLLOUT | unix.EPOLLHUP | unix.EPOLLERR
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.loop.Load().touch(c)
 	fromClient := w == &c.client.watch
 	if events&out != 0 {
 		if fromClient {
@@ -298,7 +302,7 @@ func (c *Looped) down() {
 	case err != nil:
 		c.over(backendEnd(err), err)
 	default:
-		c.progress.Down.Add(int64(n))
+		c.progress.down(n)
 		if err := c.record.Send(b.b[:n]); err != nil {
 			c.over(ClientReset, err)
 		}
@@ -360,8 +364,7 @@ func (c *Looped) over(how End, err error) {
 	}
 	c.done = nil
 	l := c.loop.Load()
-	l.Remove(&c.client.watch)
-	l.Remove(&c.backend.watch)
+	l.Forget(&c.backend.watch)
 	if c.timer != nil {
 		c.timer.Stop()
 	}
@@ -370,9 +373,11 @@ func (c *Looped) over(how End, err error) {
 	c.backend.drop()
 	switch {
 	case how == Done:
+		l.Forget(&c.client.watch)
 		Finish(c.backend.leg)
 		Finish(c.client.leg)
 	case how == BackendReset && c.downDone:
+		l.Remove(&c.client.watch)
 		Abort(c.backend.leg)
 		go func() {
 			settle(c.client.leg)
@@ -381,6 +386,7 @@ func (c *Looped) over(how End, err error) {
 		}()
 		return
 	default:
+		l.Forget(&c.client.watch)
 		Abort(c.backend.leg)
 		Abort(c.client.leg)
 	}

@@ -124,6 +124,7 @@ func TestConnectionsMoveBetweenLoopsWhileBytesFlow(t *testing.T) {
 				c.post(func() {
 					if to := loops.loops[n%3]; c.done != nil && to != c.loop.Load() {
 						c.move(to)
+						c.record.Rest()
 					}
 				})
 			}
@@ -133,6 +134,29 @@ func TestConnectionsMoveBetweenLoopsWhileBytesFlow(t *testing.T) {
 	over.Wait()
 	close(stop)
 	moving.Wait()
+}
+
+// TestAnIdleConnectionRests looks at the list of those that do not.
+func TestAnIdleConnectionRests(t *testing.T) {
+	l := &Loops{}
+	one := &carrying{all: l, load: func() float64 { return 0 }}
+	for _, busy := range []bool{false, true} {
+		c := &Looped{record: new(record.Conn), done: func(End, error) {}, warm: one, busy: busy}
+		c.loop.Store(one)
+		gone := &Looped{record: new(record.Conn), warm: one}
+		gone.loop.Store(one)
+		one.warm = []*Looped{gone, c}
+		one.cool()
+		if rests := c.warm == nil; rests == busy {
+			t.Errorf("busy %t: rests %t", busy, rests)
+		}
+		if want := map[bool]int{true: 1}[busy]; len(one.warm) != want {
+			t.Errorf("busy %t: %d on the list, want %d", busy, len(one.warm), want)
+		}
+		if one.timer != nil {
+			one.timer.Stop()
+		}
+	}
 }
 
 // TestLoopsFillInOrder asks for the plan of loops with made-up loads.

@@ -3,6 +3,9 @@
 package relay
 
 import (
+	"slices"
+	"time"
+
 	"github.com/sluice-gateway/sluice/terminator/loop"
 )
 
@@ -19,13 +22,21 @@ type carrying struct {
 	number int
 	all    *Loops
 	load   func() float64 // its share of a processor
+	call   *call
 
 	// Of the loop's goroutine: to whom it gives connections in this tick, and how
 	// many more.
 	tick uint32
 	to   *carrying
 	give int
+	// warm are the connections that had events of late; more than those that moved
+	// away since.
+	warm  []*Looped
+	timer *time.Timer // of the next look at them, or nil
 }
+
+// warmth is for how long a connection without events keeps its expanded keys.
+const warmth = time.Second
 
 // Shares of a processor.
 const (
@@ -47,7 +58,7 @@ func NewLoops(n int) (*Loops, error) {
 			l.Close()
 			return nil, err
 		}
-		l.loops = append(l.loops, &carrying{Loop: one, number: i, all: l, load: one.Load})
+		l.loops = append(l.loops, &carrying{Loop: one, number: i, all: l, load: one.Load, call: newCall()})
 	}
 	return l, nil
 }
@@ -91,6 +102,43 @@ func (l *carrying) other() *carrying {
 	return l.to
 }
 
+// touch notes that a connection has something to do.
+func (l *carrying) touch(c *Looped) {
+	c.busy = true
+	if c.warm == l {
+		return
+	}
+	c.warm = l
+	l.warm = append(l.warm, c)
+	if l.timer == nil {
+		l.timer = time.AfterFunc(warmth, func() { _ = l.Post(l.cool) })
+	}
+}
+
+// cool has connections rest that had nothing to do since the last time.
+func (l *carrying) cool() {
+	l.timer = nil
+	l.warm = slices.DeleteFunc(l.warm, func(c *Looped) bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		switch {
+		case c.warm != l || c.loop.Load() != l || c.done == nil:
+			return true
+		case !c.busy:
+			c.record.Rest()
+			c.warm = nil
+			return true
+		}
+		c.busy = false
+		return false
+	})
+	if len(l.warm) == 0 {
+		l.warm = nil
+		return
+	}
+	l.timer = time.AfterFunc(warmth, func() { _ = l.Post(l.cool) })
+}
+
 // plan looks, once in a tick, whether connections are to move.
 func (l *carrying) plan(active int) {
 	l.give = 0
@@ -121,7 +169,7 @@ func (l *Loops) Prepare(client, backend Side, p *Progress) *Looped {
 	}
 	c := &Looped{record: client.Record, progress: p}
 	c.loop.Store(l.pick())
-	if !c.client.init(client.Leg) || !c.backend.init(backend.Leg) {
+	if !c.client.init(c, client.Leg) || !c.backend.init(c, backend.Leg) {
 		return nil
 	}
 	c.first, client.Wire.pending = client.Wire.pending, nil

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package terminator
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestSilentBackendsAreProbed looks at the socket option of a connection that
+// lives on.
+func TestSilentBackendsAreProbed(t *testing.T) {
+	port := freePort(t)
+	to := backend(t, echo)
+	for name, way := range ways(t, port, to) {
+		t.Run(name, func(t *testing.T) {
+			g := run(t, &Server{NoRecordLoop: way.noRecordLoop, NoEventLoop: way.noEventLoop,
+				HalfCloseTimeout: 8 * time.Second, KeepAlive: 7 * time.Second}, way.snap)
+			c := way.dial(t)
+			roundTrip(t, c)
+			eventually(t, "keepalive on the backend leg", func() bool {
+				for _, c := range g.s.conns.all() {
+					c.mu.Lock()
+					leg := c.backend
+					c.mu.Unlock()
+					if tls, ok := leg.(*tlsLeg); ok {
+						leg = tls.TCPConn
+					}
+					raw, err := leg.(*net.TCPConn).SyscallConn()
+					if err != nil {
+						t.Fatal(err)
+					}
+					var on, idle int
+					_ = raw.Control(func(fd uintptr) {
+						on, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE)
+						idle, _ = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE)
+					})
+					return on == 1 && idle == 7
+				}
+				return false
+			})
+		})
+	}
+}
