@@ -27,3 +27,12 @@ func TestEveryPeerTakesEveryPlaceEquallyOften(t *testing.T) {
 		t.Error("the second round does not go back:", diff)
 	}
 }
+
+func TestEveryScenarioCanBeChosenByItsName(t *testing.T) {
+	name := func(s Scenario) string { return s.Name }
+	for _, s := range scenarios(1) {
+		if got := pick(scenarios(1), s.Name, name); len(got) != 1 || got[0].Name != s.Name {
+			t.Errorf("%q chooses %d", s.Name, len(got))
+		}
+	}
+}

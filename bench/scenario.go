@@ -133,7 +133,7 @@ func scenarios(share float64) []Scenario {
 	busy := messages("100 busy", 100, 100, 50_000, share)
 	busy.Kind = "many connections"
 	all = append(all, busy)
-	busy.Name, busy.Idle = "100 busy, 9000 idle", int(scaled(9000, share))
+	busy.Name, busy.Idle = "100 busy beside 9000 idle", int(scaled(9000, share))
 	return append(all, busy,
 		program(Pgbench, 8, 10_000, "µs/tx", share),
 		program(RedisBenchmark, 16, 60_000, "µs/cmd", share),

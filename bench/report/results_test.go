@@ -111,7 +111,7 @@ func TestTargetsAreJudgedByTheLowestFigures(t *testing.T) {
 			{Round: 0, Scenario: "idle", Peer: "nginx", PerUnit: 5, Kernel: kB(1)},
 			{Round: 0, Scenario: "idle", Peer: Reference, PerUnit: 4}, // its kernel memory is not known
 			{Round: 0, Scenario: "100 busy", Peer: Spliced, Latency: &Latency{P99: 100}},
-			{Round: 0, Scenario: "100 busy, 9000 idle", Peer: Spliced, Latency: &Latency{P99: 110}},
+			{Round: 0, Scenario: "100 busy beside 9000 idle", Peer: Spliced, Latency: &Latency{P99: 110}},
 		},
 	}
 	want := map[string]verdict{
@@ -119,7 +119,7 @@ func TestTargetsAreJudgedByTheLowestFigures(t *testing.T) {
 		"resumed handshake: gateway CPU":                        {"**no**", "handshake resumed 1.00 × nginx"},
 		"idle connection: RSS":                                  {"yes", "idle 3.00 kB"},
 		"idle connection: RSS, kernel and BPF memory":           {"**no**", "idle 1.17 × nginx"},
-		"100 busy beside 9,000 idle: p99, against without them": {"yes", "100 busy, 9000 idle 1.10"},
+		"100 busy beside 9,000 idle: p99, against without them": {"yes", "100 busy beside 9000 idle 1.10"},
 		"5,000 server names: handshake CPU, against one":        {"not measured", ""},
 	}
 	for _, target := range targets {

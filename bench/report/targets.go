@@ -48,7 +48,7 @@ var targets = []target{
 	{work: "idle connection: RSS, kernel and BPF memory", limit: 1, figure: withKernel,
 		scenarios: []string{"idle"}},
 	{work: "100 busy beside 9,000 idle: p99, against without them", limit: 1.2, figure: p99, to: "100 busy",
-		scenarios: []string{"100 busy, 9000 idle"}},
+		scenarios: []string{"100 busy beside 9000 idle"}},
 	{work: "5,000 server names: handshake CPU, against one", limit: 1.02, figure: perUnit, to: "handshake ECDSA",
 		scenarios: []string{"handshake 5000 names"}},
 }
