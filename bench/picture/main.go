@@ -80,21 +80,41 @@ func pictures(figures, dir string, files map[string]theme) error {
 	if err := json.Unmarshal(raw, &r); err != nil {
 		return fmt.Errorf("read %s: %w", figures, err)
 	}
-	var kinds []string
+	drawn := map[string]bool{}
 	for _, s := range r.Scenarios {
-		if slices.Contains(kinds, s.Kind) {
+		if drawn[s.Kind] {
 			continue
 		}
-		kinds = append(kinds, s.Kind)
-		groups := r.groups(s.Kind)
-		if len(groups) == 0 {
-			continue
+		drawn[s.Kind] = true
+		what := "gateway CPU"
+		if strings.HasPrefix(s.Unit, "kB") {
+			what = "memory (RSS)"
 		}
-		name := filepath.Join(dir, r.Time.UTC().Format("2006-01-02")+"-"+strings.ReplaceAll(s.Kind, " ", "-"))
-		for suffix, theme := range files {
-			if err := theme.save(groups, r.title(s), name+suffix); err != nil {
-				return fmt.Errorf("draw %s: %w", s.Kind, err)
-			}
+		title := strings.ToUpper(s.Kind[:1]) + s.Kind[1:] + ": " + what
+		if err := r.draw(title, s.Kind, dir, files, func(other scenario) bool { return other.Kind == s.Kind }); err != nil {
+			return err
+		}
+	}
+	return r.draw("Gateway CPU for the same work, of idle connections memory (RSS)", "overview", dir, files,
+		func(s scenario) bool { return slices.Contains(overview, s.Name) })
+}
+
+// overview is the scenarios of the picture that goes first.
+var overview = []string{"upload", "download", "100 B x 16", "handshake ECDSA", "handshake resumed", "idle"}
+
+// draw makes the pictures of some scenarios, none when they have no bars.
+func (r report) draw(title, name, dir string, files map[string]theme, of func(scenario) bool) error {
+	groups := r.groups(of)
+	if len(groups) == 0 {
+		return nil
+	}
+	date := r.Time.UTC().Format(time.DateOnly)
+	title = fmt.Sprintf("%s, × that of the best other gateway\n%s, %d CPUs, Linux %s, %s; medians of paired rounds, 95 %% intervals",
+		title, r.Host.CPU, r.Host.CPUs, r.Host.Kernel, date)
+	path := filepath.Join(dir, date+"-"+strings.ReplaceAll(name, " ", "-"))
+	for suffix, theme := range files {
+		if err := theme.save(groups, title, path+suffix); err != nil {
+			return fmt.Errorf("draw %s: %w", name, err)
 		}
 	}
 	return nil
@@ -112,10 +132,10 @@ type bar struct {
 	ratio, low, high float64 // low and high are 0 without an interval
 }
 
-// groups are the scenarios of a kind that have something to compare with.
-func (r report) groups(kind string) (groups []group) {
+// groups are those scenarios of some that have something to compare with.
+func (r report) groups(of func(scenario) bool) (groups []group) {
 	for _, s := range r.Scenarios {
-		if s.Kind != kind {
+		if !of(s) {
 			continue
 		}
 		g := group{name: s.Name}
@@ -150,14 +170,4 @@ func (r report) rows(scenario string) (rows []row) {
 		}
 	}
 	return rows
-}
-
-// title says what the bars of a kind are and where they were measured.
-func (r report) title(s scenario) string {
-	what := "gateway CPU"
-	if strings.HasPrefix(s.Unit, "kB") {
-		what = "memory (RSS)"
-	}
-	return fmt.Sprintf("%s: %s, × that of the best other gateway\n%s, %d CPUs, Linux %s, %s; medians of paired rounds, 95 %% intervals",
-		strings.ToUpper(s.Kind[:1])+s.Kind[1:], what, r.Host.CPU, r.Host.CPUs, r.Host.Kernel, r.Time.UTC().Format(time.DateOnly))
 }

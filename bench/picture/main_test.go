@@ -89,6 +89,12 @@ func TestAPictureOfEachKindNamesEveryGatewayAndTheMachine(t *testing.T) {
 			"Some CPU, 2 CPUs, Linux 6.18.1, 2026-11-27; medians of paired rounds, 95 % intervals",
 			"idle", "spliced 0.30", "haproxy 1.00",
 		},
+		"overview": {
+			"Gateway CPU for the same work, of idle connections memory (RSS), × that of the best other gateway",
+			"Some CPU, 2 CPUs, Linux 6.18.1, 2026-11-27; medians of paired rounds, 95 % intervals",
+			"upload", "spliced 0.48", "haproxy 4.50", "nginx 1.00", "download", "spliced 0.90", "nginx 1.00",
+			"idle", "spliced 0.30", "haproxy 1.00",
+		},
 	} {
 		name := filepath.Join(out, "2026-11-27-"+kind)
 		for _, end := range []string{".svg", "-dark.svg"} {
@@ -114,8 +120,8 @@ func TestAPictureOfEachKindNamesEveryGatewayAndTheMachine(t *testing.T) {
 			t.Errorf("%s.png: %v", kind, err)
 		}
 	}
-	if files, err := os.ReadDir(out); err != nil || len(files) != 6 {
-		t.Errorf("%d files of two kinds, error %v", len(files), err)
+	if files, err := os.ReadDir(out); err != nil || len(files) != 9 {
+		t.Errorf("%d files of two kinds and an overview, error %v", len(files), err)
 	}
 }
 

@@ -32,6 +32,7 @@ func (r *Report) page() []byte {
 	if r.Setting.Workers > 0 {
 		p("\nEvery gateway had %d threads or processes.", r.Setting.Workers)
 	}
+	p("\n%s", r.picture("overview"))
 	r.writeVersions(&out)
 	r.writeTargets(&out)
 	for _, kind := range r.kinds() {
@@ -70,11 +71,15 @@ func (r *Report) kinds() (kinds []string) {
 	return kinds
 }
 
+// picture is the one with a name, for light and dark pages.
+func (r *Report) picture(name string) string {
+	file := r.date() + "-" + strings.ReplaceAll(name, " ", "-")
+	return fmt.Sprintf(`<picture><source media="(prefers-color-scheme: dark)" srcset="%s-dark.svg"><img alt="%s" src="%[1]s.svg"></picture>`, file, name)
+}
+
 // writeKind shows the picture and the table of the scenarios of a kind.
 func (r *Report) writeKind(out io.Writer, kind string) {
-	name := r.date() + "-" + strings.ReplaceAll(kind, " ", "-")
-	fmt.Fprintf(out, "\n## %s\n\n", strings.ToUpper(kind[:1])+kind[1:])
-	fmt.Fprintf(out, "<picture><source media=\"(prefers-color-scheme: dark)\" srcset=\"%s-dark.svg\"><img alt=\"%s\" src=\"%[1]s.svg\"></picture>\n\n", name, kind)
+	fmt.Fprintf(out, "\n## %s\n\n%s\n\n", strings.ToUpper(kind[:1])+kind[1:], r.picture(kind))
 	fmt.Fprintf(out, "Minimum (median), and × the minimum of the best other gateway.\n\n")
 	peers := r.measured()
 	gateways := slices.DeleteFunc(slices.Clone(peers), func(p string) bool { return p == Direct })
