@@ -134,8 +134,9 @@ static __always_inline bool in_splice(const struct sl_settings *cfg)
  * does the kernel show splice(2) on a socket; the tracepoint of the system call
  * would make every system call of the node slower.)
  *
- * A backend that splices: nothing is redirected to it from now on, once it has
- * read what was, and its endpoint is remembered. And whoever passes here while
+ * A backend that splices: its endpoint is remembered, and sl_msg redirects nothing
+ * to it any more once it has read what was. (That is for the writer to find: one
+ * that is about to redirect has perhaps not booked it yet.) And whoever passes here while
  * redirected bytes lie unread does not see them, for recvmsg(2) would have taken
  * them first, and TCP has none before they are read; tell the agent, which looks
  * again in a while and resets the connection if they still lie there. A reader
@@ -169,15 +170,9 @@ int sl_adjust(__u64 *ctx)
 		}
 	}
 	received = received_by(&flow->backend);
-	if (flow->over) {
-		/* all of it comes by TCP */
-	} else if (!unread_by(&flow->backend, received, &flow->agent)) {
-		if (how == sl_by_splice)
-			flow->over = 1;
-	} else if (flow->noticed != received + 1) {
-		if (tell(end->flow, received, sl_is_blind, how))
-			flow->noticed = received + 1;
-	}
+	if (!flow->over && unread_by(&flow->backend, received, &flow->agent) && flow->noticed != received + 1 &&
+	    tell(end->flow, received, sl_is_blind, how))
+		flow->noticed = received + 1;
 	leave_flow(end);
 	return 0;
 }

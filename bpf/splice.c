@@ -116,15 +116,16 @@ int sl_msg(struct sk_msg_md *msg)
 	unread = unread_by(peer, received_by(peer), me);
 	/* Bytes that must be redirected, because others lie there to be read first. */
 	ordered = end->side == sl_agent && unread;
-	if (!ordered) {
-		if (end->side == sl_agent && peer->reader > sl_by_recv)
+	if (!ordered && (peer->reader != sl_by_recv || cfg->stopped || tp->write_seq != (__u32)peer->copied_seq ||
+			 memory_pressure((struct sock *)tp))) {
+		/*
+		 * No redirect after this, if there was one before: a backend that takes
+		 * these bytes by splice(2) and then uses recvmsg(2) again would make
+		 * unread_by count them for ever.
+		 */
+		if (end->side == sl_agent && (me->spliced || peer->reader > sl_by_recv))
 			flow->over = 1;
-		if (peer->reader != sl_by_recv || cfg->stopped)
-			return SK_PASS;
-		if (tp->write_seq != (__u32)peer->copied_seq)
-			return SK_PASS;
-		if (memory_pressure((struct sock *)tp))
-			return SK_PASS;
+		return SK_PASS;
 	}
 	if (unread + size > bound)
 		return ordered ? SK_DROP : SK_PASS;
@@ -207,6 +208,10 @@ int sl_may_write(struct sl_request *request)
 	/* A FIN, or what is not redirected any more, once everything is read. */
 	to_tcp = !want || request->refused || flow->backend.reader != sl_by_recv;
 	for (int i = 0; i < 2; i++) {
+		if (flow->lost) {
+			credit = NO_LIMIT;
+			goto out;
+		}
 		unread = unread_truly(flow, request->written);
 		credit = cfg->credit - unread;
 		if (!unread && request->refused)
