@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/sluice-gateway/sluice/controller/publication"
 	"github.com/sluice-gateway/sluice/controller/translate"
@@ -29,19 +30,61 @@ import (
 // writes nothing. namespace is Sluice's own. Secrets, ConfigMaps and Leases that
 // the caller may not read are taken to be as they should.
 func Look(ctx context.Context, config *rest.Config, namespace string) (*translate.Translation, error) {
+	s, err := see(ctx, config, namespace)
+	return s.translation, err
+}
+
+// Statuses returns what a cluster holds and the statuses of what is ours in it, as
+// they are stored, with the warnings of a translation. Rights are as with Look.
+func Statuses(ctx context.Context, config *rest.Config, namespace string) (translate.Resources, []translate.Status, error) {
+	seen, err := see(ctx, config, namespace)
+	if err != nil {
+		return seen.resources, nil, err
+	}
+	all := seen.translation.Statuses(translate.Feedback{})
+	for i := range all {
+		s := &all[i]
+		switch have, _ := statusOf(seen.objects[s.Key()], s); have := have.(type) {
+		case *gwv1.GatewayClassStatus:
+			s.GatewayClass = have
+		case *gwv1.GatewayStatus:
+			s.Gateway = have
+		case *gwv1.ListenerSetStatus:
+			s.ListenerSet = have
+		case *gwv1.RouteStatus:
+			s.Route = have
+		case *gwv1.PolicyStatus:
+			s.Policy = have
+		}
+	}
+	return seen.resources, all, nil
+}
+
+// sight is what a cluster holds, read once.
+type sight struct {
+	resources   translate.Resources
+	objects     map[translate.Key]client.Object // of resources, without Secrets and ConfigMaps
+	translation *translate.Translation
+}
+
+func see(ctx context.Context, config *rest.Config, namespace string) (seen sight, err error) {
 	scheme := newScheme()
+	r := translate.Resources{Hidden: map[translate.Key]bool{}}
+	seen.objects = map[translate.Key]client.Object{}
 	c, err := client.New(config, client.Options{Scheme: scheme})
 	if err != nil {
-		return nil, fmt.Errorf("cluster %s: %w", config.Host, err)
+		return seen, fmt.Errorf("cluster %s: %w", config.Host, err)
 	}
-	r := translate.Resources{Hidden: map[translate.Key]bool{}}
 	for _, k := range kinds() {
 		if k.take == nil {
 			continue
 		}
 		objects, err := listAny(ctx, c, scheme, k.versions)
 		if err != nil {
-			return nil, fmt.Errorf("list objects of kind %s: %w", k.name, err)
+			return seen, fmt.Errorf("list objects of kind %s: %w", k.name, err)
+		}
+		for _, o := range objects {
+			seen.objects[translate.Key{Kind: k.name, Namespace: o.GetNamespace(), Name: o.GetName()}] = o
 		}
 		k.take(&r, objects)
 	}
@@ -75,8 +118,10 @@ func Look(ctx context.Context, config *rest.Config, namespace string) (*translat
 		}
 	}
 	at := addresses(nodes)
-	return translate.Translate(r, translate.Options{ControllerName: ControllerName, Now: time.Now().Truncate(time.Second), ByNode: true,
-		NodeAddresses: slices.SortedFunc(maps.Keys(at), netip.Addr.Compare), NodeNames: at}), errors.Join(errs...)
+	seen.resources = r
+	seen.translation = translate.Translate(r, translate.Options{ControllerName: ControllerName, Now: time.Now().Truncate(time.Second), ByNode: true,
+		NodeAddresses: slices.SortedFunc(maps.Keys(at), netip.Addr.Compare), NodeNames: at})
+	return seen, errors.Join(errs...)
 }
 
 // listAny lists the objects of a kind in the first of its versions that the

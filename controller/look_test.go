@@ -3,8 +3,13 @@
 package controller_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/sluice-gateway/sluice/controller"
 	"github.com/sluice-gateway/sluice/controller/translate"
@@ -79,5 +84,26 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: reader}]
 		if problems := strings.Join(route.Problems, "\n"); !strings.Contains(problems, "redis does not exist") {
 			t.Errorf("%s: problems %q, want that the Service does not exist", c.who, problems)
 		}
+	}
+
+	// Statuses are those that the cluster has, whatever a translation would say.
+	var gw gwv1.Gateway
+	w.must(root.Get(t.Context(), types.NamespacedName{Namespace: w.ns, Name: "gw"}, &gw))
+	stored := metav1.Condition{Type: "Accepted", Status: metav1.ConditionFalse, Reason: "Stored", Message: "as it is stored", LastTransitionTime: metav1.Now().Rfc3339Copy()}
+	gw.Status.Conditions = []metav1.Condition{stored}
+	w.must(root.Status().Update(t.Context(), &gw))
+	r, statuses, err := controller.Statuses(t.Context(), reader, w.ns)
+	w.must(err)
+	found := false
+	for _, s := range statuses {
+		if s.Kind == "Gateway" && s.Namespace == w.ns {
+			found = len(s.Gateway.Conditions) == 1 && s.Gateway.Conditions[0].Message == stored.Message
+		}
+	}
+	if !found {
+		t.Errorf("no Gateway with the status that is stored in %+v", statuses)
+	}
+	if !slices.ContainsFunc(r.Gateways, func(g *gwv1.Gateway) bool { return g.Namespace == w.ns && len(g.Spec.Listeners) == 2 }) {
+		t.Errorf("no Gateway in %+v", r.Gateways)
 	}
 }

@@ -7,7 +7,6 @@ package main
 import (
 	"errors"
 	"net/http"
-	"time"
 
 	"github.com/sluice-gateway/sluice/agent"
 )
@@ -19,6 +18,6 @@ import (
 
 var ownPage func(*agent.Agent) http.Handler
 
-func serveWeb(*env, string, asker, time.Duration, string) error {
+func serveWeb(*env, string, subject) error {
 	return errors.New("this program was built without the page; for all nodes of a cluster use kubectl sluice web, for this one -o json")
 }

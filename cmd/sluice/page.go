@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sluice-gateway/sluice/agent"
@@ -43,15 +44,35 @@ const (
 
 // page shows gateways to people. It only reads.
 type page struct {
-	ask      asker
-	every    time.Duration // between two looks
-	cluster  string        // the address of its API server, "" for one machine
+	subject
 	watchers chan struct{}
 	history  history
 }
 
-func newPage(ask asker, every time.Duration, cluster string) *page {
-	return &page{ask: ask, every: every, cluster: cluster, watchers: make(chan struct{}, mostWatchers), history: history{window: 5 * every}}
+func newPage(of subject) *page {
+	if of.objects != nil {
+		of.objects = seldom(of.objects)
+	}
+	return &page{subject: of, watchers: make(chan struct{}, mostWatchers), history: history{window: 5 * of.every}}
+}
+
+// seldom asks the API server for all objects every half a minute at most.
+func seldom(get func(context.Context) (resourceStatus, error)) func(context.Context) (resourceStatus, error) {
+	var mu sync.Mutex
+	var last resourceStatus
+	var at time.Time
+	return func(ctx context.Context) (resourceStatus, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if time.Since(at) < 30*time.Second {
+			return last, nil
+		}
+		got, err := get(ctx)
+		if err == nil {
+			last, at = got, time.Now()
+		}
+		return last, err
+	}
 }
 
 func (p *page) handler() http.Handler {
@@ -79,7 +100,7 @@ func (p *page) handler() http.Handler {
 
 // look asks the nodes and makes what the page shows of their answers.
 func (p *page) look(ctx context.Context, search string) (*view, error) {
-	answers, err := p.ask(ctx, search)
+	answers, err := p.nodes(ctx, search)
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +113,11 @@ func (p *page) look(ctx context.Context, search string) (*view, error) {
 			}
 		}
 		v.add(&n)
+	}
+	if p.objects != nil {
+		if v.objects, err = p.objects(ctx); err != nil {
+			v.Warnings = append(v.Warnings, fmt.Sprintf("what became of objects is not known: %s; kubectl describe shows their conditions", err))
+		}
 	}
 	v.finish(&p.history)
 	return v, nil

@@ -50,8 +50,9 @@ type view struct {
 	Connections   []connectionRow
 	Open, Matches int
 
-	now   time.Time
-	nodes []*nodeOverview
+	now     time.Time
+	nodes   []*nodeOverview
+	objects resourceStatus // where nodes do not know them
 }
 
 // nodeRow is a node in one line.
@@ -80,6 +81,7 @@ func (v *view) add(n *nodeOverview) { v.nodes = append(v.nodes, n) }
 // finish makes what the page shows of what the nodes said.
 func (v *view) finish(h *history) {
 	certificates := map[string]certificateRow{}
+	v.tellOf(&v.objects)
 	for _, n := range v.nodes {
 		if n.Error != "" {
 			v.Nodes = append(v.Nodes, nodeRow{Node: n.Node, State: "does not answer", Tone: bad, Error: n.Error})
@@ -97,8 +99,7 @@ func (v *view) finish(h *history) {
 			c := &o.Status.Certificates[i]
 			certificates[certificateName(c)] = v.certificate(c)
 		}
-		v.Warnings = append(v.Warnings, o.Status.warnings()...)
-		v.Objects = append(v.Objects, objectRows(&o.Status)...)
+		v.tellOf(&o.Status.Resources)
 	}
 	slices.SortStableFunc(v.Connections, func(a, b connectionRow) int { return b.Start.Compare(a.Start) })
 	v.Connections = v.Connections[:min(len(v.Connections), 200)]

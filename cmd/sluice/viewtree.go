@@ -152,19 +152,24 @@ func (v *view) problems() {
 		}
 		nodes[p] = append(nodes[p], node)
 	}
+	objects := func(node string, of []translate.Status) map[string]bool {
+		told := map[string]bool{}
+		for i := range of {
+			for _, p := range of[i].Wrong() {
+				told[p.String()] = true
+				tell(node, problemOf(&p))
+			}
+		}
+		return told
+	}
+	objects("", v.objects.Objects)
 	for _, n := range v.nodes {
 		if n.Error != "" {
 			tell(n.Node, problemRow{Message: n.Error})
 			continue
 		}
 		s := &n.overview.Status
-		told := map[string]bool{}
-		for i := range s.Resources.Objects {
-			for _, p := range s.Resources.Objects[i].Wrong() {
-				told[p.String()] = true
-				tell(n.Node, problemOf(&p))
-			}
-		}
+		told := objects(n.Node, s.Resources.Objects)
 		for _, text := range s.Resources.Problems {
 			if !told[text] {
 				tell(n.Node, problemRow{Message: text})
@@ -180,11 +185,8 @@ func (v *view) problems() {
 	}
 	for _, p := range order {
 		if v.Cluster != "" {
-			where := strings.Join(nodes[p], ", ")
-			if p.Where != "" {
-				where += ": " + p.Where
-			}
-			p.Where = where
+			about := slices.DeleteFunc([]string{strings.Join(nodes[p], ", "), p.Where}, func(s string) bool { return s == "" })
+			p.Where = strings.Join(about, ": ")
 		}
 		v.Problems = append(v.Problems, p)
 	}
@@ -207,10 +209,17 @@ func problemOf(p *translate.Problem) problemRow {
 // objectRow is an object, or a listener of one, or a parent of a route.
 type objectRow struct{ Object, Part, Detail, State, Tone string }
 
+// tellOf takes up what is said of objects.
+func (v *view) tellOf(of *resourceStatus) {
+	s := statusView{Resources: *of}
+	v.Warnings = append(v.Warnings, s.warnings()...)
+	v.Objects = append(v.Objects, objectRows(of)...)
+}
+
 // objectRows sums up the conditions of Gateways, ListenerSets and routes.
-func objectRows(v *statusView) []objectRow {
+func objectRows(of *resourceStatus) []objectRow {
 	asked := map[string]listenerSpec{}
-	for _, l := range v.Resources.Listeners {
+	for _, l := range of.Listeners {
 		asked[ofObject(l.Name)] = l
 	}
 	var out []objectRow
@@ -221,12 +230,15 @@ func objectRows(v *statusView) []objectRow {
 		}
 		out = append(out, objectRow{object, part, detail, state, tone})
 	}
-	for i := range v.Resources.Objects {
-		o := &v.Resources.Objects[i]
+	for i := range of.Objects {
+		o := &of.Objects[i]
 		name := o.Namespace + "/" + o.Name
 		listener := func(key, listener, state string) {
-			l := asked[key+"/"+listener]
-			row("", listener, strings.TrimSuffix(l.port()+" "+l.hostname(), " -"), state)
+			detail := "" // of one that is gone, and whose status is not
+			if l, ok := asked[key+"/"+listener]; ok {
+				detail = strings.TrimSuffix(l.port()+" "+l.hostname(), " -")
+			}
+			row("", listener, detail, state)
 		}
 		switch {
 		case o.Gateway != nil:

@@ -7,13 +7,23 @@ import (
 	"flag"
 	"net/url"
 	"time"
+
+	"github.com/sluice-gateway/sluice/controller"
 )
 
 const defaultWeb = "127.0.0.1:9465"
 
-// asker gets the agent.Overview of each node, with the connections that a search
-// finds.
-type asker func(ctx context.Context, search string) ([]nodeAnswer, error)
+// subject is what a page is about.
+type subject struct {
+	// nodes gets the agent.Overview of each node, with the connections that a
+	// search finds, every so often.
+	nodes func(ctx context.Context, search string) ([]nodeAnswer, error)
+	every time.Duration
+	// cluster is the address of an API server, "" for one machine. objects gets what
+	// it says of objects, which one machine says itself.
+	cluster string
+	objects func(ctx context.Context) (resourceStatus, error)
+}
 
 // web shows a page about the gateway of this machine until it is interrupted.
 func web(e *env, flags *flag.FlagSet, args []string) error {
@@ -44,7 +54,7 @@ func web(e *env, flags *flag.FlagSet, args []string) error {
 	if _, err := ask(e.ctx, ""); err != nil {
 		return err
 	}
-	return serveWeb(e, *listen, ask, time.Second, "")
+	return serveWeb(e, *listen, subject{nodes: ask, every: time.Second})
 }
 
 // clusterWeb shows a page about all nodes, from this machine and with the rights
@@ -66,5 +76,9 @@ func clusterWeb(e *env, flags *flag.FlagSet, args []string) error {
 	if _, err := ask(e.ctx, ""); err != nil {
 		return err
 	}
-	return serveWeb(e, *listen, ask, 5*time.Second, config.Host)
+	objects := func(ctx context.Context) (resourceStatus, error) {
+		r, statuses, err := controller.Statuses(ctx, config, access.namespace)
+		return resourceStatus{Listeners: listenerSpecs(&r), Objects: statuses}, err
+	}
+	return serveWeb(e, *listen, subject{ask, 5 * time.Second, config.Host, objects})
 }

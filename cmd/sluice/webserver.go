@@ -24,7 +24,7 @@ import (
 
 // serveWeb serves a page on a loopback address, at a path that nobody guesses:
 // unlike the admin socket, a port is there for every user of the machine.
-func serveWeb(e *env, address string, ask asker, every time.Duration, cluster string) error {
+func serveWeb(e *env, address string, of subject) error {
 	host, _, err := net.SplitHostPort(address)
 	if ip := net.ParseIP(host); err != nil || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return usageError(fmt.Sprintf("-listen %q is no loopback address with a port, as in %s; the page is not encrypted: to see it elsewhere, forward the port with ssh -L", address, defaultWeb))
@@ -35,7 +35,7 @@ func serveWeb(e *env, address string, ask asker, every time.Duration, cluster st
 	}
 	path := "/" + rand.Text()
 	mux := http.NewServeMux()
-	mux.Handle("GET "+path+"/", http.StripPrefix(path, newPage(ask, every, cluster).handler()))
+	mux.Handle("GET "+path+"/", http.StripPrefix(path, newPage(of).handler()))
 	ctx, stop := signal.NotifyContext(e.ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, WriteTimeout: 30 * time.Second,
@@ -51,8 +51,9 @@ func serveWeb(e *env, address string, ask asker, every time.Duration, cluster st
 // ownPage is the page of a node, for its admin socket.
 func ownPage(a *agent.Agent) http.Handler {
 	name, _ := os.Hostname()
-	return newPage(func(_ context.Context, search string) ([]nodeAnswer, error) {
+	nodes := func(_ context.Context, search string) ([]nodeAnswer, error) {
 		raw, err := json.Marshal(a.Overview(search))
 		return []nodeAnswer{{Node: cmp.Or(os.Getenv("NODE_NAME"), name), Answer: raw}}, err
-	}, time.Second, "").handler()
+	}
+	return newPage(subject{nodes: nodes, every: time.Second}).handler()
 }

@@ -77,7 +77,7 @@ func TestThePluginAsksAllNodes(t *testing.T) {
 	}
 	t.Logf("explain route:\n%s", out)
 	page := pluginPage(t, path)
-	for _, want := range append([]string{sni, "Service " + g.namespace + "/endpoints has no EndpointSlice"}, g.nodes...) {
+	for _, want := range append([]string{sni, "Service " + g.namespace + "/endpoints has no EndpointSlice", "Gateway " + g.namespace + "/"}, g.nodes...) {
 		if !strings.Contains(page, want) {
 			t.Errorf("web: no %s in %s", want, page)
 		}
