@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -259,13 +260,7 @@ func onScreen(t *testing.T, ctx context.Context, g *gateway, url, theme string, 
 	row := fmt.Sprintf(`[...document.querySelectorAll("#connections tbody tr")].some((r) => r.textContent.includes(%q))`, client)
 	until("the new connection", row)
 
-	shot, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(t.ArtifactDir(), "page.png"), shot, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	picture(t, ctx, "page.png")
 	if !is(fmt.Sprintf(`innerWidth === %d && document.documentElement.scrollWidth <= innerWidth`, width)) {
 		t.Errorf("the page scrolls sideways")
 	}
@@ -283,5 +278,56 @@ func onScreen(t *testing.T, ctx context.Context, g *gateway, url, theme string, 
 	until("the others", `document.querySelectorAll("#connections tbody tr").length >= 3`)
 	if !is(`window.same === true`) {
 		t.Error("the page was loaded again")
+	}
+}
+
+// A page about several nodes: two that say the same, and one that says nothing.
+func TestThePageOfSeveralNodesInABrowser(t *testing.T) {
+	g := showcase(t)
+	nodes := func(context.Context, string) ([]nodeAnswer, error) {
+		raw, err := ask(g.admin(), "overview")
+		return []nodeAnswer{{Node: "node-a", Answer: raw}, {Node: "node-b", Answer: raw}, {Node: "node-c", Error: "pod sluice-agent-x is Pending"}}, err
+	}
+	server := httptest.NewServer(newPage(subject{nodes: nodes, every: time.Second, cluster: "https://192.0.2.1:6443"}).handler())
+	t.Cleanup(server.Close) // behind the browser
+	ctx, complaints := browser(t)
+	for _, width := range []int64{400, 1600} {
+		if err := chromedp.Do(ctx, chromedp.EmulateViewport(width, 900), chromedp.Navigate(server.URL)); err != nil {
+			t.Fatal(err)
+		}
+		picture(t, ctx, fmt.Sprintf("nodes-%d.png", width))
+		for _, want := range []string{
+			fmt.Sprintf(`innerWidth === %d && document.documentElement.scrollWidth <= innerWidth`, width),
+			`document.querySelectorAll("#nodes tbody tr").length === 3`,
+			`document.querySelector("#nodes").textContent.includes("does not answer")`,
+			`document.querySelector(".figures dd").textContent === "2"`, // open connections: one, of each
+			`document.querySelector("#problems").textContent.includes("node-a, node-b: Gateway team-b/other")`,
+			`document.querySelector("#problems").textContent.includes("node-c")`,
+			`document.querySelectorAll("#certificates tbody tr").length === 4`, // once
+			`document.querySelectorAll(".path > ul > li").length === 4`,
+		} {
+			eventually(t, want, func() bool {
+				is, err := chromedp.Run(ctx, chromedp.Evaluate[bool](want))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return is
+			})
+		}
+	}
+	for _, c := range complaints() {
+		t.Errorf("the browser complains: %s", c)
+	}
+}
+
+// picture leaves what the browser shows to who wants to see it.
+func picture(t *testing.T, ctx context.Context, name string) {
+	t.Helper()
+	shot, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(t.ArtifactDir(), name), shot, 0o644); err != nil {
+		t.Fatal(err)
 	}
 }

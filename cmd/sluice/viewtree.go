@@ -212,7 +212,11 @@ type objectRow struct{ Object, Part, Detail, State, Tone string }
 // tellOf takes up what is said of objects.
 func (v *view) tellOf(of *resourceStatus) {
 	s := statusView{Resources: *of}
-	v.Warnings = append(v.Warnings, s.warnings()...)
+	for _, w := range s.warnings() {
+		if !slices.Contains(v.Warnings, w) {
+			v.Warnings = append(v.Warnings, w)
+		}
+	}
 	v.Objects = append(v.Objects, objectRows(of)...)
 }
 
