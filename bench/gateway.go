@@ -23,7 +23,8 @@ import (
 	"github.com/sluice-gateway/sluice/bench/freeport"
 )
 
-// startTimeout is how long a gateway may take until it serves.
+// startTimeout is how long a gateway may take until it serves, and to end: it may
+// have thousands of connections to see to, on a busy machine.
 const startTimeout = 60 * time.Second
 
 // gateway is a running peer.
@@ -119,8 +120,8 @@ func (g *gateway) Close() error {
 	var late error
 	select {
 	case <-g.exited:
-	case <-time.After(10 * time.Second):
-		late = fmt.Errorf("%s did not end within 10s of SIGTERM", g.peer.Name)
+	case <-time.After(startTimeout):
+		late = fmt.Errorf("%s did not end within %v of SIGTERM", g.peer.Name, startTimeout)
 		_ = g.cmd.Process.Kill()
 		<-g.exited
 	}

@@ -188,8 +188,8 @@ func (s *server) Close() error {
 	var late error
 	select {
 	case <-s.exited:
-	case <-time.After(20 * time.Second):
-		late = fmt.Errorf("%s did not end within 20s of SIGINT", s.cmd.Path)
+	case <-time.After(startTimeout):
+		late = fmt.Errorf("%s did not end within %v of SIGINT", s.cmd.Path, startTimeout)
 		_ = s.cmd.Process.Kill()
 		<-s.exited
 	}
