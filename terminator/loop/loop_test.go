@@ -4,6 +4,7 @@ package loop
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -284,7 +285,7 @@ func TestNothingIsPostedAfterClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Close()
-	if err := l.Post(func() { t.Error("called") }); err != ErrClosed {
+	if err := l.Post(func() { t.Error("called") }); !errors.Is(err, ErrClosed) {
 		t.Errorf("Post after Close: %v", err)
 	}
 }
@@ -313,7 +314,7 @@ func TestASocketOfNetCanBeClosedAfterLeave(t *testing.T) {
 		if err := a.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if n, err := b.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		if n, err := b.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 			t.Fatalf("the other end read %d, %v", n, err)
 		}
 	}

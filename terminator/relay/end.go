@@ -3,6 +3,7 @@
 package relay
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -154,7 +155,7 @@ func (e *end) drop() {
 func (e *end) send(p []byte) (n int, err error) {
 	if e.blocked = false; e.try != nil {
 		n, err = e.try.TryWrite(p)
-		e.blocked, e.credit = err == unix.EAGAIN, err == unix.EBUSY
+		e.blocked, e.credit = errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EBUSY)
 		return n, err
 	}
 	c := e.of.loop.Load().call
@@ -178,13 +179,13 @@ func (e *end) send(p []byte) (n int, err error) {
 
 // waits tells whether an error of send or closeWrite only means: later.
 func (e *end) waits(err error) bool {
-	return err == unix.EAGAIN || err == unix.EBUSY
+	return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EBUSY)
 }
 
 func (e *end) closeWrite() error {
 	if e.try != nil {
 		err := e.try.TryCloseWrite()
-		e.credit = err == unix.EBUSY
+		e.credit = errors.Is(err, unix.EBUSY)
 		return err
 	}
 	return e.leg.CloseWrite()

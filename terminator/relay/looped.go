@@ -221,7 +221,7 @@ func (c *Looped) up() {
 	}
 	n, err := c.client.read(b.b[have:bufferSize])
 	switch {
-	case err == unix.EAGAIN:
+	case errors.Is(err, unix.EAGAIN):
 	case err != nil:
 		c.over(clientEnd(truncated(err)), truncated(err))
 	default:
@@ -293,7 +293,7 @@ func (c *Looped) down() {
 	b := buffers.Get().(*buffer)
 	n, err := c.backend.read(b.b[:bufferSize])
 	switch {
-	case err == unix.EAGAIN:
+	case errors.Is(err, unix.EAGAIN):
 	case errors.Is(err, io.EOF) && !inOrder(c.backend.raw) && !c.upEnded():
 		c.over(BackendReset, errReset)
 	case errors.Is(err, io.EOF):
@@ -340,7 +340,7 @@ func (c *Looped) endDown(err error) error {
 	case err == nil:
 		err = c.client.leg.CloseWrite()
 	}
-	if err != nil && !(c.upEnded() && c.acked > 0 && tcpInfo(client).Bytes_acked >= c.acked) {
+	if err != nil && (!c.upEnded() || c.acked == 0 || tcpInfo(client).Bytes_acked < c.acked) {
 		return err
 	}
 	c.downDone = true
