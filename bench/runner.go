@@ -35,7 +35,7 @@ func (r *runner) rounds(ctx context.Context, o options, todo []Scenario, chosen 
 				if err != nil {
 					return err
 				}
-				w := r.stage.measure(ctx, chosen[i], scenario, round, rate)
+				w := r.stage.measure(ctx, chosen[i], scenario.paced(rate), round, rate)
 				if ctx.Err() != nil {
 					return errors.Join(context.Cause(ctx), r.save(o.json))
 				}
@@ -90,6 +90,19 @@ func (r *runner) rate(ctx context.Context, open Scenario, chosen []Peer) (float6
 	r.report.Rates[open.Name] = slowest / 2
 	r.progress.say(fmt.Sprintf("%s: %.0f messages a second", open.Name, slowest/2))
 	return slowest / 2, nil
+}
+
+// longest is how long an open loop sends: a slow gateway among the measured makes
+// it slow for all.
+const longest = 4 * time.Second
+
+// paced is an open scenario that does not take longer at a rate, with less to do
+// for all gateways alike.
+func (s Scenario) paced(rate float64) Scenario {
+	if s.Open {
+		s.Measured.Count = max(1, min(s.Measured.Count, int64(rate*longest.Seconds())/int64(s.Connections)))
+	}
+	return s
 }
 
 // progress tells on standard error how far a run is.

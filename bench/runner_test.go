@@ -36,3 +36,16 @@ func TestEveryScenarioCanBeChosenByItsName(t *testing.T) {
 		}
 	}
 }
+
+func TestAnOpenLoopEndsInTimeAtAnyRate(t *testing.T) {
+	s := Scenario{Open: true, Connections: 16, Measured: Work{Op: Echo, Size: 100, Count: 1000}}
+	for rate, want := range map[float64]int64{1e6: 1000, 4000: 1000, 2000: 500, 1: 1} {
+		if got := s.paced(rate).Measured.Count; got != want {
+			t.Errorf("%v a second: %d messages of each connection, want %d", rate, got, want)
+		}
+	}
+	s.Open = false
+	if got := s.paced(1).Measured.Count; got != 1000 {
+		t.Errorf("a closed loop has %d messages, want 1000", got)
+	}
+}
