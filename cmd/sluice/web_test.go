@@ -222,6 +222,10 @@ func TestNamesAreTextOnThePage(t *testing.T) {
 	if fmt.Sprint(names) != fmt.Sprint(sections) {
 		t.Errorf("events %q, want %q", names, sections)
 	}
+	script, err := webFiles.ReadFile("web/script.js")
+	if listened := `const names = ["` + strings.Join(sections, `", "`) + `"];`; err != nil || !strings.Contains(string(script), listened) {
+		t.Errorf("the script does not listen to all of them: no %s, %v", listened, err)
+	}
 	out.Reset()
 	if err := sendChanges(&out, v, sent); err != nil || out.String() != ":\n\n" {
 		t.Errorf("nothing has changed, and yet there is %q, %v", out.String(), err)
