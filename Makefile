@@ -6,7 +6,7 @@ WITHOUT_ROOT := [ "$$(id -u)" = 0 ] || \
 	echo "These tests ran without root: in relay mode. Those of the splice and of network namespaces were skipped; root runs them too."
 
 .DEFAULT_GOAL := help
-.PHONY: help build image generate fresh lint kubernetes test race test-long servers fuzz demo cluster cluster-down e2e smoke quickstart workshop conformance scale bench bench-quick ci clean
+.PHONY: help build image generate fresh lint kubernetes test race test-long servers model reliability fuzz demo cluster cluster-down e2e smoke quickstart workshop conformance scale bench bench-quick ci clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,13 @@ test-long: kubernetes ## the reliability figures in full size (10,000 connection
 servers: ## in front of real servers from Debian's packages, as root, five minutes; FIGURES=DIR keeps what was counted
 	@deploy/packages.sh servers
 	SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) test -tags servers -count=1 -timeout 60m ./deploy/servers
+
+model: ## every interleaving of the splice's models, and of each of their mutants, by spin
+	@deploy/packages.sh model
+	bpf/model/check.sh
+
+reliability: ## RELIABILITY.md, of what tests counted that ran with SLUICE_FIGURES=deploy/reliability/figures
+	$(GO) run ./deploy/reliability >build/RELIABILITY.md && mv build/RELIABILITY.md RELIABILITY.md
 
 fuzz: ## each fuzz target for FUZZTIME (default 1m)
 	@for p in $$($(GO) list ./...); do \

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/sluice-gateway/sluice/bench/figures"
+)
+
+// claim is something that holds, and the test that would find it wrong.
+type claim struct {
+	text string
+	pkg  string // of the test, inside of the module
+	test string
+	// but says where the kernel, or crypto/tls, falls short.
+	but string
+}
+
+var claims = []claim{
+	{"Every byte arrives in order, at its own connection, and both ends of a stream are as they were made.",
+		"agent", "TestEveryByteArrivesInOrderAndAtItsOwnConnection", ""},
+	{"The same of the splice alone, with writes of random sizes.",
+		"agent/splice", "TestStreamsArriveWholeAndInOrder", ""},
+	{"Bytes that are written before the backend has accepted stay in front.",
+		"agent/splice", "TestFirstBytesKeepTheirPlace", ""},
+	{"A reader that stalls holds up its sender, not the node.",
+		"agent", "TestAStalledReaderHoldsUpTheSender", ""},
+	{"What lies redirected and unread is bounded.",
+		"agent/splice", "TestStalledReaderIsBounded",
+		"the kernel bounds nothing there; the splice counts what recvmsg(2) returns"},
+	{"A backend that turns to splice(2) reads the stream in order, or is reset.",
+		"agent/splice", "TestReaderThatTurnsToSpliceGetsNoByteOutOfOrder",
+		"the kernel's splice(2) does not see redirected bytes, so a connection of such a backend may be reset once; one that turns to TCP_ZEROCOPY_RECEIVE is not seen, and waits"},
+	{"The same addresses and ports in another network namespace get nothing.",
+		"agent/splice", "TestSameAddressesInAnotherNamespaceGetNothing", ""},
+	{"In a model, every interleaving keeps bytes in order and at their own connection, loses none without an error, and nobody waits for ever.",
+		"bpf/model", "check", ""},
+	{"A port that is used again at once mixes no connections.",
+		"agent/splice", "TestReusedPortsDoNotMixConnections", ""},
+	{"A gateway that is killed looks finished to nobody, and another one serves at once.",
+		"cmd/sluice", "TestAKilledGatewayLooksFinishedToNobody",
+		"crypto/tls takes a bare FIN between two records for an end; the socket below it returns an error of its own"},
+	{"A successor takes over without a connection refused, reset or wrong.",
+		"cmd/sluice", "TestSuccessorsRefuseNobody", ""},
+	{"Certificates rotate without a failed handshake.",
+		"cmd/sluice", "TestRotationByFileFailsNoHandshake", ""},
+	{"Endpoints, certificates and routes change under load, and no connection is dropped.",
+		"deploy/e2e", "TestChurnDropsNobody", ""},
+	{"Grants come and go under load: nothing is served without one.",
+		"deploy/e2e", "TestGrantsComeAndGo", ""},
+	{"Rollouts refuse nobody.", "deploy/e2e", "TestRolloutsRefuseNobody", ""},
+	{"An agent's pod that is deleted is replaced without a refusal.", "deploy/e2e", "TestADeletedPodIsReplacedWithoutRefusal", ""},
+	{"Without controllers a node serves on.", "deploy/e2e", "TestControllersAway", ""},
+	{"Without an API server a node serves on.", "deploy/e2e", "TestAPIServerAway", ""},
+	{"With an API server that does not answer, too.", "deploy/e2e", "TestAPIServerFrozen", ""},
+}
+
+// runs are the entries of the claim's test and of its subtests.
+func (c claim) runs(entries []figures.Entry) (all []figures.Entry) {
+	for _, e := range entries {
+		if e.Package == c.pkg && (e.Test == c.test || strings.HasPrefix(e.Test, c.test+"/")) {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+func (c claim) says() string {
+	if c.but == "" {
+		return c.text
+	}
+	return c.text + " But: " + c.but + "."
+}
+
+// command runs the test in its full size.
+func (c claim) command() string {
+	switch c.pkg {
+	case "bpf/model":
+		return "`make model`"
+	case "deploy/e2e":
+		return fmt.Sprintf("`SLUICE_LONG=1 deploy/e2e/run.sh -test.run '%s$'`", c.test)
+	}
+	return fmt.Sprintf("`SLUICE_LONG=1 go test -count=1 -timeout 60m -run '%s$' ./%s`", c.test, c.pkg)
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/sluice-gateway/sluice/bench/figures"
+)
+
+const head = `# What is claimed, and what was counted
+
+Made by ` + "`make reliability`" + ` of what the tests themselves have counted: run with
+` + "`SLUICE_FIGURES=$PWD/deploy/reliability/figures`" + `, each leaves its figures there, whether it
+passes or fails. Do not edit. A test that has not been run since says so. Bytes
+are those that were compared with what they must be.
+
+`
+
+const serversHead = `
+## In front of servers that people run
+
+` + "`make servers FIGURES=deploy/reliability/figures`" + `: Debian's packages and their own clients, with
+the splice and the record loop on and off. *relay tcp_busy*: the server always had
+bytes in TCP when it wrote; *relay reader_fionread*: it asks FIONREAD, which this kernel
+answers wrongly for members of a sockmap (one connection may be reset before it is
+known, the first).
+
+| server and client | mode | connections by path and reason | bytes | result | date, kernel |
+|---|---|---|---|---|---|
+`
+
+const serversPackage = "deploy/servers"
+
+// page is RELIABILITY.md.
+func page(claims []claim, entries []figures.Entry) string {
+	var b strings.Builder
+	b.WriteString(head)
+	b.WriteString("| claim | connections | bytes | faults | failures | result | date, kernel | command |\n|---|---|---|---|---|---|---|---|\n")
+	for _, c := range claims {
+		runs := c.runs(entries)
+		if len(runs) == 0 {
+			fmt.Fprintf(&b, "| %s | | | | | not run | | %s |\n", c.says(), c.command())
+		}
+		for i, e := range runs {
+			says := c.says()
+			if i > 0 {
+				says = ""
+			}
+			if mode := strings.TrimPrefix(strings.TrimPrefix(e.Test, c.test), "/"); mode != "" {
+				says = strings.TrimSpace(says + " *" + words(mode) + "*")
+			}
+			faults := number(e.Faults)
+			if e.What != "" {
+				faults = strings.TrimSpace(faults + " (" + e.What + ")")
+			}
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %d | %s | %s | %s |\n", says, number(e.Connections), size(e.Bytes), faults,
+				e.Failures, result(e), when(e), c.command())
+		}
+	}
+	b.WriteString(serversHead)
+	before := ""
+	for _, e := range entries {
+		if e.Package != serversPackage {
+			continue
+		}
+		who := e.Server + "; " + e.Client
+		if who == before {
+			who = ""
+		} else {
+			before = who
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", who, words(e.Test[strings.LastIndex(e.Test, "/")+1:]), e.What, size(e.Bytes), result(e), when(e))
+	}
+	if before == "" {
+		b.WriteString("| not run | | | | | |\n")
+	}
+	return b.String()
+}
+
+// words undoes what go test does to the names of subtests.
+func words(subtest string) string { return strings.ReplaceAll(subtest, "_", " ") }
+
+func result(e figures.Entry) string {
+	if !e.Passed {
+		return "**failed**"
+	}
+	return "passed"
+}
+
+func when(e figures.Entry) string { return e.Date + ", " + e.Kernel }
+
+// number has a comma after each three digits; 0 is nothing, for what a test does
+// not count.
+func number(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	s := strconv.FormatInt(n, 10)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+func size(n int64) string {
+	switch {
+	case n == 0:
+		return ""
+	case n < 1e6:
+		return number(n)
+	case n < 1e9:
+		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	}
+	return fmt.Sprintf("%.1f GB", float64(n)/1e9)
+}
