@@ -23,7 +23,7 @@ const serversHead = `
 ## In front of servers that people run
 
 ` + "`make servers FIGURES=deploy/reliability/figures`" + `: Debian's packages and their own clients, with
-the splice and the record loop on and off. *relay tcp_busy*: the server always had
+splice, event loop and record loop on and off. *relay tcp_busy*: the server always had
 bytes in TCP when it wrote; *relay reader_fionread*: it asks FIONREAD, which this kernel
 answers wrongly for members of a sockmap (one connection may be reset before it is
 known, the first).

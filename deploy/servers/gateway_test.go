@@ -41,8 +41,10 @@ type mode struct {
 
 var modes = []mode{
 	{"splice", nil},
+	{"splice, no event loop", []string{"-event-loop=off"}},
 	{"splice, no record loop", []string{"-record-loop=off"}},
 	{"relay", []string{"-splice=off"}},
+	{"relay, no event loop", []string{"-splice=off", "-event-loop=off"}},
 	{"relay, no record loop", []string{"-splice=off", "-record-loop=off"}},
 }
 
