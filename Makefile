@@ -61,13 +61,14 @@ test-long: kubernetes ## the reliability figures in full size (10,000 connection
 
 servers: ## in front of real servers from Debian's packages, as root, five minutes; FIGURES=DIR keeps what was counted
 	@deploy/packages.sh servers
-	SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) test -tags servers -count=1 -timeout 60m ./deploy/servers
+	cd deploy/servers && SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) test -tags servers -count=1 -timeout 60m
 
 model: ## every interleaving of the splice's models, and of each of their mutants, by spin
 	@deploy/packages.sh model
 	bpf/model/check.sh
 
 reliability: ## RELIABILITY.md, of what tests counted that ran with SLUICE_FIGURES=deploy/reliability/figures
+	mkdir -p build
 	$(GO) run ./deploy/reliability >build/RELIABILITY.md && mv build/RELIABILITY.md RELIABILITY.md
 
 fuzz: ## each fuzz target for FUZZTIME (default 1m)
