@@ -240,9 +240,8 @@ func TestBackendResetWhileTheClientWritesIsAReset(t *testing.T) {
 // that crypto/tls gives a close_notify.
 func TestASlowReaderGetsTheEndOfItsStream(t *testing.T) {
 	const size = 20 << 20
-	sent := make(chan error, 8)
 	to := backend(t, func(c half) {
-		sent <- keyed.Send(c, downKey, size, 64<<10)
+		_ = keyed.Send(c, downKey, size, 64<<10)
 		_ = c.CloseWrite()
 		_ = strict(c)
 	})

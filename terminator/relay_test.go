@@ -23,8 +23,11 @@ type way struct {
 
 func ways(t *testing.T, port uint16, to config.Endpoint) map[string]way {
 	cert := certificateFor(t, "a", "a.example")
-	plain := simple(port, cert, to)
-	plain.Listeners[0].TLS, plain.Listeners[0].Protocol = nil, config.TCP
+	plain := func() *config.Snapshot {
+		s := simple(port, cert, to)
+		s.Listeners[0].TLS, s.Listeners[0].Protocol = nil, config.TCP
+		return s
+	}
 	withVersion := func(v uint16) func(t *testing.T) half {
 		return func(t *testing.T) half {
 			c := client("a.example")
@@ -47,7 +50,8 @@ func ways(t *testing.T, port uint16, to config.Endpoint) map[string]way {
 		"tcp to tls":            {originate, tcp, false, false},
 		"tls 1.2":               {simple(port, cert, to), withVersion(tls.VersionTLS12), false, false},
 		"tls 1.3":               {simple(port, cert, to), withVersion(tls.VersionTLS13), false, false},
-		"tcp":                   {plain, tcp, false, false},
+		"tcp":                   {plain(), tcp, false, false},
+		"tcp, no event loop":    {plain(), tcp, false, true},
 		"no event loop":         {simple(port, cert, to), withVersion(tls.VersionTLS13), false, true},
 		"no record loop":        {simple(port, cert, to), withVersion(tls.VersionTLS13), true, false},
 		"no record loop to tls": {reencrypt(simple(port, cert, secured(t, to, tls.VersionTLS13))), withVersion(tls.VersionTLS13), true, false},

@@ -268,23 +268,35 @@ func (s *Server) carryTCP(c *connection, route string, to *balance.Backend, firs
 		c.finish(end, err)
 		return
 	}
-	defer endpoint.Release()
 	tcp, kernel := backend.(*net.TCPConn)
-	if !c.attach(backend, kernel, nil) {
-		c.finish(endDrain, nil)
+	over := func(end relay.End, err error) {
+		endpoint.Release()
+		c.finish(end, err)
+	}
+	var looped *relay.Looped
+	if kernel {
+		looped = s.loops.Prepare(relay.Side{Leg: c.client}, relay.Side{Leg: tcp}, &c.progress)
+	}
+	if !c.attach(backend, kernel, looped) {
+		over(endDrain, nil)
 		return
 	}
 	if !kernel {
-		c.finish(relay.Carry(relay.Side{Leg: c.client}, backendSide(backend), &c.progress))
+		over(relay.Carry(relay.Side{Leg: c.client}, backendSide(backend), &c.progress))
 		return
 	}
 	if len(first) > 0 {
 		if _, err := tcp.Write(first); err != nil {
 			relay.Abort(tcp)
-			c.reset(relay.BackendReset)
+			relay.Abort(c.client)
+			over(relay.BackendReset, nil)
 			return
 		}
 		c.progress.Up.Add(int64(len(first)))
 	}
-	c.finish(relay.TCP(c.client, tcp, &c.progress))
+	if looped != nil {
+		looped.Start(over)
+		return
+	}
+	over(relay.TCP(c.client, tcp, &c.progress))
 }

@@ -32,7 +32,7 @@ type Side struct {
 func Carry(client, backend Side, p *Progress) (End, error) {
 	c := carrier{client: client.Leg, backend: backend.Leg}
 	up := flow{from: client.source(&c.clientFIN), to: backend.target(&c.clientFIN), fin: &c.backendFIN,
-		count: func(n int) { p.Up.Add(int64(n)) }, fromEnd: clientEnd, toEnd: BackendReset}
+		count: p.up, fromEnd: clientEnd, toEnd: BackendReset}
 	down := flow{from: backend.source(&c.backendFIN), to: client.target(&c.backendFIN), fin: &c.clientFIN,
 		count: p.down, fromEnd: backendEnd, toEnd: ClientReset, ended: &c.downEnded}
 	var wg sync.WaitGroup

@@ -70,6 +70,9 @@ type Progress struct {
 	Ended atomic.Int32
 }
 
+// up counts bytes from the client.
+func (p *Progress) up(n int) { p.Up.Add(int64(n)) }
+
 // down counts bytes from the backend.
 func (p *Progress) down(n int) {
 	if p.Down.Add(int64(n)) == int64(n) {

@@ -33,8 +33,10 @@ type end struct {
 
 	waiting []byte // to be written; in buf, or buf is nil
 	buf     *buffer
-	blocked bool // the socket takes no more for now
-	credit  bool // the leg does not allow it for now
+	through *pipe // and what was in it before; or nil
+	bulk    bool  // what comes from it comes in bulk
+	blocked bool  // the socket takes no more for now
+	credit  bool  // the leg does not allow it for now
 }
 
 // init tells whether the leg is one for a loop.
@@ -97,7 +99,7 @@ func (e *end) read(p []byte) (int, error) {
 }
 
 // empty tells that nothing waits to be written.
-func (e *end) empty() bool { return len(e.waiting) == 0 }
+func (e *end) empty() bool { return len(e.waiting) == 0 && e.through == nil }
 
 func (e *end) held() int { return len(e.waiting) }
 
@@ -130,8 +132,11 @@ func (e *end) keep(p []byte) {
 
 // flush writes what waits, as far as it goes.
 func (e *end) flush() error {
-	if e.empty() {
+	switch {
+	case e.empty():
 		return nil
+	case e.through != nil:
+		return e.drain()
 	}
 	n, err := e.send(e.waiting)
 	if e.waiting = e.waiting[n:]; e.empty() {
@@ -149,6 +154,10 @@ func (e *end) drop() {
 		buffers.Put(e.buf)
 	}
 	e.buf, e.waiting = nil, nil
+	if e.through != nil {
+		e.of.loop.Load().putPipe(e.through)
+		e.through = nil
+	}
 }
 
 // send writes what goes without waiting.

@@ -4,7 +4,6 @@ package relay
 
 import (
 	"errors"
-	"io"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -24,10 +23,10 @@ import (
 type Looped struct {
 	mu       sync.Mutex
 	loop     atomic.Pointer[carrying]
-	placed   bool      // on the loop, and not still to come
-	warm     *carrying // on whose list it is; nil: it rests
-	busy     bool      // had an event since that looked
-	record   *record.Conn
+	placed   bool         // on the loop, and not still to come
+	warm     *carrying    // on whose list it is; nil: it rests
+	busy     bool         // had an event since that looked
+	record   *record.Conn // of the client; nil: it is plain
 	progress *Progress
 	done     func(End, error) // nil: not started, or over
 
@@ -206,147 +205,6 @@ func (c *Looped) settle() {
 	} else if err := l.Want(&c.backend.watch, backend); err != nil {
 		c.over(BackendReset, err)
 	}
-}
-
-// up carries one buffer to the backend.
-func (c *Looped) up() {
-	if c.flushUp(); c.done == nil || c.upErr != nil || !c.backend.empty() || c.client.held() > sealedSize+answers {
-		return
-	}
-	b := buffers.Get().(*buffer)
-	defer buffers.Put(b)
-	have := 0
-	if c.rest != nil {
-		have = copy(b.b[:], c.rest.b[:c.n])
-	}
-	n, err := c.client.read(b.b[have:bufferSize])
-	switch {
-	case errors.Is(err, unix.EAGAIN):
-	case err != nil:
-		c.over(clientEnd(truncated(err)), truncated(err))
-	default:
-		c.open(b.b[:have+n])
-	}
-}
-
-// open decrypts what has come and gives it to the backend. What is not a whole
-// record is kept.
-func (c *Looped) open(src []byte) {
-	b := buffers.Get().(*buffer)
-	data, done, err := c.record.Open(b.b[:0], src)
-	left := src[done:]
-	switch {
-	case len(left) > 0 && err == nil:
-		if c.rest == nil {
-			c.rest = rests.Get().(*rest)
-		}
-		c.n = copy(c.rest.b[:], left)
-	case c.rest != nil:
-		c.dropRest()
-	}
-	c.upErr = err
-	if len(data) == 0 {
-		buffers.Put(b)
-	} else {
-		c.progress.Up.Add(int64(len(data)))
-		c.backend.put(b, data)
-	}
-	c.flushUp()
-}
-
-func (c *Looped) dropRest() {
-	if c.rest != nil {
-		rests.Put(c.rest)
-		c.rest = nil
-	}
-}
-
-// flushUp gives the backend what waits for it, and then the end.
-func (c *Looped) flushUp() {
-	if err := c.backend.flush(); err != nil {
-		c.over(BackendReset, err)
-		return
-	}
-	if c.upErr == nil || c.upDone || !c.backend.empty() {
-		return
-	}
-	if !errors.Is(c.upErr, io.EOF) {
-		c.over(clientEnd(c.upErr), c.upErr)
-		return
-	}
-	switch err := c.backend.closeWrite(); {
-	case c.backend.waits(err):
-	case err != nil:
-		c.over(BackendReset, err)
-	default:
-		c.upDone = true
-		c.progress.Ended.Add(1)
-		c.finish()
-	}
-}
-
-// down carries one buffer to the client.
-func (c *Looped) down() {
-	if c.flushDown(); c.done == nil || c.downErr != nil || !c.client.empty() {
-		return
-	}
-	b := buffers.Get().(*buffer)
-	n, err := c.backend.read(b.b[:bufferSize])
-	switch {
-	case errors.Is(err, unix.EAGAIN):
-	case errors.Is(err, io.EOF) && !inOrder(c.backend.raw) && !c.upEnded():
-		c.over(BackendReset, errReset)
-	case errors.Is(err, io.EOF):
-		c.downErr = err
-		c.flushDown()
-	case err != nil:
-		c.over(backendEnd(err), err)
-	default:
-		c.progress.down(n)
-		if err := c.record.Send(b.b[:n]); err != nil {
-			c.over(ClientReset, err)
-		}
-	}
-	buffers.Put(b)
-}
-
-// upEnded tells that the client's stream came to its end in order.
-func (c *Looped) upEnded() bool { return errors.Is(c.upErr, io.EOF) && c.backend.empty() }
-
-// flushDown gives the client what waits for it, and then the end.
-func (c *Looped) flushDown() {
-	err := c.client.flush()
-	if c.downErr != nil && !c.downDone && (c.downEnding || err == nil && c.client.empty()) {
-		err = c.endDown(err)
-	}
-	if err != nil {
-		c.over(ClientReset, err)
-	}
-}
-
-// endDown sends close_notify and FIN, as closing.end does.
-func (c *Looped) endDown(err error) error {
-	client := c.client.leg.(syscall.Conn)
-	if !c.downEnding {
-		c.downEnding = true
-		if info := tcpInfo(client); info.State != 0 {
-			c.acked = info.Bytes_acked + uint64(outQueue(client))
-		}
-		err = c.record.CloseWrite()
-	}
-	switch {
-	case err == nil && !c.client.empty():
-		return nil // again when the socket takes the rest
-	case err == nil:
-		err = c.client.leg.CloseWrite()
-	}
-	if err != nil && (!c.upEnded() || c.acked == 0 || tcpInfo(client).Bytes_acked < c.acked) {
-		return err
-	}
-	c.downDone = true
-	c.progress.Ended.Add(1)
-	c.finish()
-	return nil
 }
 
 // finish ends a connection both of whose directions have ended.

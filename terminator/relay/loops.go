@@ -23,6 +23,7 @@ type carrying struct {
 	all    *Loops
 	load   func() float64 // its share of a processor
 	call   *call
+	pipes  []*pipe // empty ones
 
 	// Of the loop's goroutine: to whom it gives connections in this tick, and how
 	// many more.
@@ -70,6 +71,9 @@ func (l *Loops) Close() {
 	}
 	for _, one := range l.loops {
 		one.Close()
+		for _, p := range one.pipes {
+			p.close()
+		}
 	}
 }
 
@@ -125,7 +129,9 @@ func (l *carrying) cool() {
 		case c.warm != l || c.loop.Load() != l || c.done == nil:
 			return true
 		case !c.busy:
-			c.record.Rest()
+			if c.record != nil {
+				c.record.Rest()
+			}
 			c.warm = nil
 			return true
 		}
@@ -160,11 +166,12 @@ func (l *carrying) plan(active int) {
 	}
 }
 
-// Prepare returns a connection that is to be carried as [Carry] does, or nil if
-// its sides are not of the kind that a loop carries: a client in the record loop
-// and a backend without TLS, both on sockets. Without loops it is nil for all.
+// Prepare returns a connection that is to be carried as [Carry] or [TCP] does, or
+// nil if its sides are not of the kind that a loop carries: a client in the record
+// loop or without TLS, and a backend without TLS, both on sockets. Without loops it
+// is nil for all.
 func (l *Loops) Prepare(client, backend Side, p *Progress) *Looped {
-	if l == nil || client.Record == nil || backend.TLS != nil || backend.Record != nil {
+	if l == nil || client.TLS != nil || backend.TLS != nil || backend.Record != nil {
 		return nil
 	}
 	c := &Looped{record: client.Record, progress: p}
@@ -172,8 +179,10 @@ func (l *Loops) Prepare(client, backend Side, p *Progress) *Looped {
 	if !c.client.init(c, client.Leg) || !c.backend.init(c, backend.Leg) {
 		return nil
 	}
-	c.first, client.Wire.pending = client.Wire.pending, nil
-	c.firstBuffer, client.Wire.buf = client.Wire.buf, nil
-	c.record.SetWriter(&c.client)
+	if c.record != nil {
+		c.first, client.Wire.pending = client.Wire.pending, nil
+		c.firstBuffer, client.Wire.buf = client.Wire.buf, nil
+		c.record.SetWriter(&c.client)
+	}
 	return c
 }
