@@ -37,7 +37,7 @@ func tendMemory(ctx context.Context) {
 	samples := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"},
 		{Name: "/memory/classes/heap/free:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}}
 	var before uint64
-	percent, given := 100, false
+	percent, still, given := 100, 0, false
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -47,12 +47,13 @@ func tendMemory(ctx context.Context) {
 			percent = p
 			debug.SetGCPercent(p)
 		}
-		still := allocs-before < quiet
+		still++
+		if allocs-before > quiet {
+			still, given = 0, false
+		}
 		before = allocs
-		switch {
-		case !still:
-			given = false
-		case !given && free+objects-min(objects, live) > worth:
+		// Connections give up their keys meanwhile.
+		if still > 1 && !given && free+objects-min(objects, live) > worth {
 			given = true
 			debug.FreeOSMemory()
 		}

@@ -132,8 +132,7 @@ func (s *Server) decide(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 }
 
 // handshake runs TLS until there is a verdict and, when that is to terminate,
-// until the connection is established. What follows gets a fresh goroutine: a
-// handshake leaves a large stack.
+// until the connection is established and carried.
 func (s *Server) handshake(c *connection) {
 	leg := &clientLeg{Wire: relay.NewWire(c.client), c: c, keys: record.Keys{NoGCM: s.NoGCM}}
 	_ = c.client.SetDeadline(c.info.Start.Add(s.HandshakeTimeout))
@@ -154,7 +153,7 @@ func (s *Server) handshake(c *connection) {
 		c.reset(v.end)
 	case v.passthrough:
 		_ = c.client.SetDeadline(time.Time{})
-		go s.carryTCP(c, v.route, v.backend, leg.Replay(), s.plain.DialContext)
+		s.carryTCP(c, v.route, v.backend, leg.Replay(), s.plain.DialContext)
 	case err != nil:
 		s.Metrics.handshake(c, nil, err)
 		c.finishHandshake(leg, err)
@@ -172,7 +171,7 @@ func (s *Server) handshake(c *connection) {
 			s.serveHTTPS(c, leg, conn)
 			return
 		}
-		go s.carryTLS(c, v.route, v.backend, s.clientSide(c, leg, conn, &cs), cs.NegotiatedProtocol)
+		s.carryTLS(c, v.route, v.backend, s.clientSide(c, leg, conn, &cs), cs.NegotiatedProtocol)
 	}
 }
 
@@ -247,16 +246,28 @@ func (s *Server) carryTLS(c *connection, route string, to *balance.Backend, clie
 		over(endDrain, nil)
 		return
 	}
-	if looped == nil {
+	if looped != nil {
+		looped.Start(s.onLoop(func(end relay.End, err error) {
+			endpoint.Release()
+			over(end, err)
+		}))
+		return
+	}
+	// A fresh goroutine: a handshake leaves a large stack.
+	go func() {
 		end, err := relay.Carry(client, backendSide(backend), &c.progress)
 		endpoint.Release()
 		over(end, err)
-		return
+	}()
+}
+
+// onLoop makes a function one that an event loop may call: it may wait for the
+// access log, and so needs a goroutine where there is one.
+func (s *Server) onLoop(over func(relay.End, error)) func(relay.End, error) {
+	if !s.logsAccess() {
+		return over
 	}
-	looped.Start(func(end relay.End, err error) {
-		endpoint.Release()
-		over(end, err)
-	})
+	return func(end relay.End, err error) { go over(end, err) }
 }
 
 // carryTCP connects a connection whose client leg is not terminated and relays
@@ -282,7 +293,7 @@ func (s *Server) carryTCP(c *connection, route string, to *balance.Backend, firs
 		return
 	}
 	if !kernel {
-		over(relay.Carry(relay.Side{Leg: c.client}, backendSide(backend), &c.progress))
+		go func() { over(relay.Carry(relay.Side{Leg: c.client}, backendSide(backend), &c.progress)) }()
 		return
 	}
 	if len(first) > 0 {
@@ -295,8 +306,8 @@ func (s *Server) carryTCP(c *connection, route string, to *balance.Backend, firs
 		c.progress.Up.Add(int64(len(first)))
 	}
 	if looped != nil {
-		looped.Start(over)
+		looped.Start(s.onLoop(over))
 		return
 	}
-	over(relay.TCP(c.client, tcp, &c.progress))
+	go func() { over(relay.TCP(c.client, tcp, &c.progress)) }()
 }

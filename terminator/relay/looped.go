@@ -55,7 +55,7 @@ const answers = 16 << 10
 const retry = time.Second
 
 // Start has the connection carried. done is called when it is over, with both legs
-// closed.
+// closed; mostly on the loop, so it must not wait.
 func (c *Looped) Start(done func(End, error)) {
 	err := errors.Join(loop.Leave(c.client.leg.(syscall.Conn)), loop.Leave(c.backend.leg.(syscall.Conn)))
 	c.post(func() { c.start(done, err) })
@@ -248,5 +248,5 @@ func (c *Looped) over(how End, err error) {
 		Abort(c.backend.leg)
 		Abort(c.client.leg)
 	}
-	go done(how, err) // which may write a log, and wait for that
+	done(how, err)
 }

@@ -37,7 +37,7 @@ type carrying struct {
 }
 
 // warmth is for how long a connection without events keeps its expanded keys.
-const warmth = time.Second
+const warmth = time.Second / 2
 
 // Shares of a processor.
 const (
