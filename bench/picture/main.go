@@ -69,8 +69,7 @@ func main() {
 	}
 }
 
-// pictures makes those of a run in a folder that exists: files are the ends of
-// their names.
+// pictures makes those of a run in a folder: files are the ends of their names.
 func pictures(figures, dir string, files map[string]theme) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
