@@ -4,6 +4,7 @@ package apiserver
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
@@ -126,8 +128,8 @@ func (s sources) definitions() (all []*unstructured.Unstructured, err error) {
 	return all, nil
 }
 
-// waitServed waits until the API server lists a CRD's resource in every version
-// that it serves.
+// waitServed waits until the API server lists a CRD's resource, and tells clients of
+// it, in every version that it serves.
 func (s *Server) waitServed(ctx context.Context, crd *unstructured.Unstructured) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -152,6 +154,9 @@ func (s *Server) waitServed(ctx context.Context, crd *unstructured.Unstructured)
 		for {
 			err := client.RESTClient().Get().AbsPath(path).Param("limit", "1").Do(ctx).Error()
 			if err == nil {
+				err = discovered(client, fmt.Sprintf("%s/%s", group, version["name"]), plural)
+			}
+			if err == nil {
 				break
 			}
 			select {
@@ -162,4 +167,16 @@ func (s *Server) waitServed(ctx context.Context, crd *unstructured.Unstructured)
 		}
 	}
 	return nil
+}
+
+// discovered tells whether clients would find a resource. The API server tells them
+// of it some time after it serves it.
+func discovered(client discovery.DiscoveryInterface, version, plural string) error {
+	_, lists, err := client.ServerGroupsAndResources()
+	for _, l := range lists {
+		if l.GroupVersion == version && slices.ContainsFunc(l.APIResources, func(r metav1.APIResource) bool { return r.Name == plural }) {
+			return nil
+		}
+	}
+	return cmp.Or(err, errors.New("clients do not discover it"))
 }
