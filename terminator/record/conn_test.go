@@ -13,6 +13,8 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/sluice-gateway/sluice/bench/keyed"
 	"github.com/sluice-gateway/sluice/terminator/record/gcm"
@@ -169,6 +171,33 @@ func TestNoGCM(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestKeyUpdatesOfASecond has a byte of data follow each KeyUpdate, so that none
+// are in a row. The clock is synctest's.
+func TestKeyUpdatesOfASecond(t *testing.T) {
+	w := newTwin(t, false)
+	synctest.Test(t, func(t *testing.T) {
+		flood := func(n int) (data int, err error) {
+			var stream []byte
+			for range n {
+				stream = append(stream, w.keyUpdate(t, 1)...)
+				stream = append(stream, w.record(typeData, []byte("x"), 0)...)
+			}
+			got, _, err := w.ours.Open(make([]byte, 0, len(stream)), stream)
+			return len(got), err
+		}
+		for range 3 {
+			time.Sleep(time.Second)
+			if n, err := flood(maxUpdates); n != maxUpdates || err != nil {
+				t.Fatalf("%d bytes, %v", n, err)
+			}
+		}
+		n, err := flood(1)
+		if want := localError(alertUnexpectedMessage); n != 0 || !reflect.DeepEqual(err, want) {
+			t.Errorf("one more in the same second: %d bytes, %v, want %v", n, err, want)
+		}
+	})
 }
 
 func TestSecretsAreNotPrinted(t *testing.T) {

@@ -10,9 +10,9 @@
 // then makes a [Conn]; where it makes none, the tls.Conn goes on as ever.
 //
 // What a peer may send, what is an error, and which alert tells it so are those
-// of crypto/tls, for every record, with one exception: a handshake message that
+// of crypto/tls, for every record, with two exceptions: a handshake message that
 // may not come after the handshake is answered by unexpected_message even when
-// it does not parse. Errors are *net.OpError as crypto/tls has them: "remote
+// it does not parse, and so is the 101st KeyUpdate of a second. Errors are *net.OpError as crypto/tls has them: "remote
 // error" for an alert that came, "local error" for one that was sent, and the
 // cause is a tls.AlertError.
 //

@@ -5,11 +5,18 @@ package record
 import (
 	"io"
 	"math"
+	"time"
 )
 
 // maxUseless is how many records in a row may bring no data, and messages after
 // the handshake that do not either. It is crypto/tls's.
 const maxUseless = 16
+
+// maxUpdates is how many KeyUpdates may come in a second, data between them or
+// not: each has keys derived for both directions and, if it wants that, an answer
+// written. crypto/tls limits those in a row only. The figure is HAProxy's
+// (keyupdate-rate-limit).
+const maxUpdates = 100
 
 // Limits of crypto/tls on the size of a handshake message.
 const (
@@ -29,6 +36,9 @@ type incoming struct {
 	err     error
 	useless int
 	message message
+
+	second  int64 // of 1970, in which updates are counted
+	updates int
 }
 
 // message is what has come of a handshake message that is not complete.
@@ -204,7 +214,7 @@ func (c *Conn) takeMessage(m *message, more bool) {
 		c.fail(alertDecodeError)
 		return
 	}
-	if in.useless++; in.useless > maxUseless || !update {
+	if in.useless++; in.useless > maxUseless || !update || in.tooManyUpdates() {
 		c.fail(alertUnexpectedMessage)
 		return
 	}
@@ -217,6 +227,15 @@ func (c *Conn) takeMessage(m *message, more bool) {
 	case in.next() != nil:
 		c.fail(alertInternalError)
 	}
+}
+
+// tooManyUpdates counts a KeyUpdate.
+func (in *incoming) tooManyUpdates() bool {
+	if now := time.Now().Unix(); now != in.second {
+		in.second, in.updates = now, 0
+	}
+	in.updates++
+	return in.updates > maxUpdates
 }
 
 // ignore counts a record that brings nothing.
