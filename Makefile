@@ -9,7 +9,7 @@ WITHOUT_ROOT := [ "$$(id -u)" = 0 ] || \
 	echo "These tests ran without root: in relay mode. Those of the splice and of network namespaces were skipped; root runs them too."
 
 .DEFAULT_GOAL := help
-.PHONY: help build image generate fresh lint kubernetes test race test-long servers model reliability fuzz demo cluster cluster-down e2e smoke quickstart workshop conformance scale bench bench-quick ci clean
+.PHONY: help build image generate fresh lint kubernetes test race test-long test-soak servers model reliability fuzz demo cluster cluster-down e2e smoke quickstart workshop conformance scale bench bench-quick ci clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,8 @@ race: kubernetes ## every test under the race detector
 test-long: kubernetes ## the reliability figures in full size (10,000 connections, 100,000 tries, 1,000 rotations)
 	@deploy/packages.sh test
 	SLUICE_LONG=1 $(GO) test -count=1 -timeout 60m ./agent/... ./terminator/... ./cmd/...
+test-soak: ## an hour (SOAK=10m: less) of 1,000 idle and 100 busy connections while others come and go: no error, no leak
+	SLUICE_SOAK=$(or $(SOAK),1h) $(GO) test -count=1 -timeout 0 -v -run TestASoakedGatewayHoldsNothingBack ./cmd/sluice
 servers: ## in front of real servers from Debian's packages, as root, five minutes; FIGURES=DIR keeps what was counted
 	@deploy/packages.sh servers
 	cd deploy/servers && SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) test -tags servers -count=1 -timeout 60m

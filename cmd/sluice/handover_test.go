@@ -164,8 +164,12 @@ func (g *gateway) echoing() (*echoing, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newEchoing(c), nil
+}
+
+func newEchoing(c *tls.Conn) *echoing {
 	key := rand.Uint64()
-	return &echoing{c, keyed.New(key), keyed.NewChecker(key)}, nil
+	return &echoing{c, keyed.New(key), keyed.NewChecker(key)}
 }
 
 // exchange sends n bytes and checks those that come back.

@@ -44,6 +44,8 @@ var claims = []claim{
 		"crypto/tls takes a bare FIN between two records for an end; the socket below it returns an error of its own"},
 	{"A successor takes over without a connection refused, reset or wrong.",
 		"cmd/sluice", "TestSuccessorsRefuseNobody", ""},
+	{"After an hour of idle and busy connections, while others come and go, a gateway holds what it held before.",
+		"cmd/sluice", soak, ""},
 	{"Certificates rotate without a failed handshake.",
 		"cmd/sluice", "TestRotationByFileFailsNoHandshake", ""},
 	{"Endpoints, certificates and routes change under load, and no connection is dropped.",
@@ -56,6 +58,9 @@ var claims = []claim{
 	{"Without an API server a node serves on.", "deploy/e2e", "TestAPIServerAway", ""},
 	{"With an API server that does not answer, too.", "deploy/e2e", "TestAPIServerFrozen", ""},
 }
+
+// soak has a target of its own: how long it lasts is a variable.
+const soak = "TestASoakedGatewayHoldsNothingBack"
 
 // runs are the entries of the claim's test and of its subtests.
 func (c claim) runs(entries []figures.Entry) (all []figures.Entry) {
@@ -76,10 +81,12 @@ func (c claim) says() string {
 
 // command runs the test in its full size.
 func (c claim) command() string {
-	switch c.pkg {
-	case "bpf/model":
+	switch {
+	case c.pkg == "bpf/model":
 		return "`make model`"
-	case "deploy/e2e":
+	case c.test == soak:
+		return "`make test-soak`"
+	case c.pkg == "deploy/e2e":
 		return fmt.Sprintf("`SLUICE_LONG=1 deploy/e2e/run.sh -test.run '%s$'`", c.test)
 	}
 	return fmt.Sprintf("`SLUICE_LONG=1 go test -count=1 -timeout 60m -run '%s$' ./%s`", c.test, c.pkg)
