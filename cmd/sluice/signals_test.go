@@ -70,16 +70,34 @@ func killUnderStreams(t *testing.T, splice string, connections uint64) (moved in
 			s.stream(fmt.Sprintf("backend %d", key), c, 2*key+1, 2*key, key%2 == 0, true)
 		}
 	}), nil, "-splice", splice)
-	for id := range connections {
-		c, err := g.connect()
-		if err != nil {
-			t.Fatal(err)
+	var connected sync.WaitGroup
+	clients := make(chan io.Closer, connections)
+	const atATime = 8
+	for first := range uint64(atATime) {
+		connected.Go(func() {
+			for id := first; id < connections; id += atATime {
+				c, err := g.connect()
+				if err == nil {
+					clients <- c
+					_, err = fmt.Fprintf(c, "%06d", id)
+				}
+				if err != nil {
+					t.Errorf("connect: %v", err)
+					return
+				}
+				go s.stream(fmt.Sprintf("client %d", id), c, 2*id, 2*id+1, true, id%2 == 0)
+			}
+		})
+	}
+	connected.Wait()
+	defer func() {
+		close(clients)
+		for c := range clients {
+			c.Close()
 		}
-		defer c.Close()
-		if _, err := fmt.Fprintf(c, "%06d", id); err != nil {
-			t.Fatal(err)
-		}
-		go s.stream(fmt.Sprintf("client %d", id), c, 2*id, 2*id+1, true, id%2 == 0)
+	}()
+	if t.Failed() {
+		return
 	}
 	close(s.start)
 	s.flowing.Wait()
@@ -128,7 +146,7 @@ func (s *streams) stream(what string, c io.ReadWriter, sendKey, receiveKey uint6
 	sent := make(chan error, 1)
 	if send {
 		var w io.Writer = c
-		if sendKey >= 40 {
+		if sendKey >= 20 {
 			w = pausing{c} // some are as fast as they can be, all of them would take too long
 		}
 		go func() { sent <- keyed.Send(w, sendKey, 1<<40, 4<<10) }() // ends with the connection
@@ -161,7 +179,7 @@ func (s *streams) stream(what string, c io.ReadWriter, sendKey, receiveKey uint6
 type pausing struct{ io.Writer }
 
 func (p pausing) Write(b []byte) (int, error) {
-	time.Sleep(10 * time.Millisecond)
+	time.Sleep(50 * time.Millisecond)
 	return p.Writer.Write(b)
 }
 
