@@ -52,6 +52,7 @@ type port struct {
 type listener struct {
 	config  config.Listener
 	limit   *limit
+	share   share // of the turns to compute
 	sockets []socketKey
 	idle    time.Duration
 	l4      names[*route]
@@ -60,6 +61,7 @@ type listener struct {
 	// shown is the certificate for backends that ask for one, or nil.
 	shown     *certificate
 	clientCAs *x509.CertPool // nil where clients are not asked
+	chooser   *chooser
 	forL4     *tls.Config
 	forHTTP   *tls.Config
 	err       error // nothing is served
@@ -241,10 +243,10 @@ func (s *Server) compileTLS(st *state, l *listener, problems map[string]error) {
 		keys = newTickets(time.Now())
 	}
 	st.trusts[id] = keys
-	choose := newChooser(usable).choose
+	l.chooser = newChooser(usable)
 	make := func(alpn []string) *tls.Config {
 		c := &tls.Config{
-			GetCertificate:              choose,
+			GetCertificate:              l.certificate,
 			NextProtos:                  alpn,
 			MinVersion:                  max(tls.VersionTLS12, l.config.TLS.MinVersion),
 			DynamicRecordSizingDisabled: true,

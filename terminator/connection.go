@@ -66,6 +66,7 @@ const (
 	endHandshakeTimeout relay.End = "handshake_timeout"
 	endNotServed        relay.End = "not_served"
 	endEvicted          relay.End = "handshake_evicted"
+	endShed             relay.End = "handshake_shed"
 )
 
 // connection is the life of one accepted connection.
@@ -82,6 +83,7 @@ type connection struct {
 	mu       sync.Mutex
 	info     Connection
 	listener *listener
+	waiter   *waiter // while the handshake waits for its turn
 	backend  relay.Leg
 	kernel   bool          // the backend leg is fed by splice(2)
 	looped   *relay.Looped // or nil
@@ -177,12 +179,34 @@ func (c *connection) abort(why relay.End) {
 		c.cancel()
 	}
 	relay.Abort(c.client)
+	if c.waiter != nil {
+		c.s.turns.shed(c.waiter)
+	}
 	if c.backend != nil {
 		relay.Abort(c.backend)
 	}
 	if c.looped != nil {
 		c.looped.Check()
 	}
+}
+
+// wait returns whether the turn of w, of this connection, has come. It does not
+// when the connection is aborted, nor in half of the handshake's time: what is
+// left is the client's.
+func (c *connection) wait(w *waiter) bool {
+	if !c.waitsFor(w) {
+		c.s.turns.shed(w)
+	}
+	defer c.waitsFor(nil)
+	return c.s.turns.wait(w, c.s.HandshakeTimeout/2)
+}
+
+// waitsFor returns false when the connection was told to end.
+func (c *connection) waitsFor(w *waiter) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiter = w
+	return c.forced == ""
 }
 
 // finish ends the connection, whose sockets are closed: it is counted, logged

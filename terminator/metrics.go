@@ -23,6 +23,7 @@ import (
 //	sluice_connections_total{listener,result}  connections that ended, by how
 //	sluice_connections_active{listener}        open connections
 //	sluice_handshakes_total{result,version}    TLS handshakes: ok, resumed, failed, timeout
+//	sluice_handshakes_waiting{}                TLS handshakes that wait for their turn to compute
 //	sluice_handshake_seconds{}                 accept to established, histogram
 //	sluice_bytes_total{direction,path}         payload, direction up is from the client
 //	sluice_first_byte_seconds{protocol}        http: request to the header of its response; tcp: accept to
@@ -59,7 +60,8 @@ var (
 	activeDesc    = prometheus.NewDesc("sluice_connections_active", "Open client connections.", []string{"listener"}, nil)
 	endpointsDesc = prometheus.NewDesc("sluice_backend_endpoints",
 		"Endpoints of a backend: well, or failed, which could not be connected to of late and are tried last.", []string{"backend", "state"}, nil)
-	bytesDesc = prometheus.NewDesc("sluice_bytes_total", "Payload bytes; up is from the client.", []string{"direction", "path"}, nil)
+	waitingDesc = prometheus.NewDesc("sluice_handshakes_waiting", "TLS handshakes that wait for their turn to compute.", nil, nil)
+	bytesDesc   = prometheus.NewDesc("sluice_bytes_total", "Payload bytes; up is from the client.", []string{"direction", "path"}, nil)
 )
 
 // NewMetrics returns counters at zero. A value serves one Server.
@@ -107,6 +109,7 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- activeDesc
 	ch <- bytesDesc
 	ch <- endpointsDesc
+	ch <- waitingDesc
 }
 
 // Collect implements prometheus.Collector. Bytes of open connections are
@@ -123,6 +126,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	for key, n := range m.total(s) {
 		ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.CounterValue, float64(n), key[0], key[1])
 	}
+	ch <- prometheus.MustNewConstMetric(waitingDesc, prometheus.GaugeValue, float64(s.turns.count()))
 	now := time.Now()
 	for name, b := range s.snapshot.Load().backends {
 		well, failed := 0., 0.

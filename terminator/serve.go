@@ -117,18 +117,47 @@ func (s *Server) decide(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		v.end, v.alert = endNotServed, alertInternalError
 		return nil, errVerdict
 	}
-	leg.Decide()
-	// From here to the next wait for the client the handshake computes. A
-	// flood of them must not take the processors from what runs already.
-	s.crypto <- struct{}{}
-	leg.OnWait = func() {
-		<-s.crypto
-		leg.OnWait = nil
+	if v.end = leg.compute(); v.end != "" {
+		return nil, errVerdict
 	}
+	leg.Decide()
 	if !d.http && !s.NoRecordLoop {
 		return leg.keys.Config(d.config()), nil
 	}
 	return d.config(), nil
+}
+
+// compute waits for the handshake's turn to compute, which lasts until it waits
+// for the client. It returns how the connection ends when there is none.
+func (leg *clientLeg) compute() relay.End {
+	c, turns := leg.c, &leg.c.s.turns
+	if w := turns.take(&c.listener.share, c.info.Client.Addr()); w != nil {
+		if !c.wait(w) {
+			return endShed
+		}
+		if relay.Gone(c.client) {
+			turns.give(&c.listener.share, 0)
+			return endHandshake
+		}
+	}
+	began := time.Now()
+	leg.OnWait = func() {
+		leg.OnWait = nil
+		turns.give(&c.listener.share, time.Since(began))
+	}
+	return ""
+}
+
+// certificate is tls.Config.GetCertificate. A client that was asked for another
+// ClientHello (HelloRetryRequest) has lost its turn by then.
+func (l *listener) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if leg, ok := hello.Conn.(*clientLeg); ok && leg.OnWait == nil {
+		if end := leg.compute(); end != "" {
+			leg.verdict.end = end
+			return nil, errVerdict
+		}
+	}
+	return l.chooser.choose(hello)
 }
 
 // handshake runs TLS until there is a verdict and, when that is to terminate,

@@ -87,7 +87,7 @@ type Server struct {
 	httpNew  *chanListener
 	hello    *tls.Config // of connections without verdict
 	loops    *relay.Loops
-	crypto   chan struct{} // a token for each handshake that may compute
+	turns    turns         // of handshakes to compute
 	slots    chan struct{} // a token for each connection that may be open
 	reserve  reserve
 	kill     context.Context // ends when connections must
@@ -136,7 +136,7 @@ func (s *Server) init() {
 			s.Dial = s.plain.DialContext
 		}
 		s.hello = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: s.decide}
-		s.crypto = make(chan struct{}, 2*runtime.GOMAXPROCS(0))
+		s.turns.free = 2 * runtime.GOMAXPROCS(0)
 		s.slots = make(chan struct{}, connectionBudget())
 		s.kill, s.killNow = context.WithCancel(context.Background())
 		s.conns.live = map[uint64]*connection{}

@@ -52,6 +52,8 @@ var claims = []claim{
 		"deploy/e2e", "TestChurnDropsNobody", ""},
 	{"Grants come and go under load: nothing is served without one.",
 		"deploy/e2e", "TestGrantsComeAndGo", ""},
+	{"Clients that never finish a handshake keep nobody out, and leave nothing.",
+		"cmd/sluice", "TestClientsThatNeverFinishAHandshakeKeepNobodyOut", ""},
 	{"Rollouts refuse nobody.", "deploy/e2e", "TestRolloutsRefuseNobody", ""},
 	{"An agent's pod that is deleted is replaced without a refusal.", "deploy/e2e", "TestADeletedPodIsReplacedWithoutRefusal", ""},
 	{"Without controllers a node serves on.", "deploy/e2e", "TestControllersAway", ""},

@@ -79,6 +79,9 @@ func Received(c *net.TCPConn) int64 {
 	return n
 }
 
+// Gone tells whether a connection's peer has ended it, or reset it.
+func Gone(c *net.TCPConn) bool { return tcpInfo(c).State != unix.BPF_TCP_ESTABLISHED }
+
 // Moved returns a figure that grows with every byte that a connection receives
 // and with every byte that its peer acknowledges, or takes past TCP.
 func Moved(c syscall.Conn) int64 {

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package terminator
+
+import (
+	"container/heap"
+	"container/list"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// turns bounds how many handshakes compute at a time, so that a flood of them
+// leaves the processors to what runs already. When there are more, listeners
+// take turns by the time that theirs have used (start-time fair queueing, Goyal,
+// Vin and Cheng 1996): one whose handshakes are many, or long as those of RSA
+// are, waits for itself. The clients of a listener take turns by where they
+// come from, and of those from one place the newest is first: who has waited
+// for long has given up, or is about to.
+type turns struct {
+	mu      sync.Mutex
+	free    int
+	waiting int
+	now     time.Duration // share.used of whoever came last
+	shares  shares        // those that somebody waits for
+}
+
+// share is the part that one listener has of the turns. The zero value is ready.
+type share struct {
+	used    time.Duration // computing, or turns.now if that was more when it came last
+	index   int           // in turns.shares, while somebody waits
+	sources list.List     // of *source, the next one first
+	byPlace map[netip.Prefix]*list.Element
+}
+
+// source are the clients of a listener that wait and come from one place.
+type source struct {
+	place   netip.Prefix
+	waiting []*waiter // oldest first
+}
+
+// waiter is a handshake that waits for its turn.
+type waiter struct {
+	share  *share
+	source *list.Element // nil when it waits no more
+	turn   chan bool     // gets one value: whether it has come
+}
+
+// place is what the addresses of one network have in common, as far as one can
+// tell: what a customer of a provider gets.
+func place(a netip.Addr) netip.Prefix {
+	bits := 56
+	if a.Is4() {
+		bits = 24
+	}
+	p, _ := a.Prefix(bits)
+	return p
+}
+
+// take returns nil when it is the caller's turn at once, else what to wait for.
+func (t *turns) take(s *share, client netip.Addr) *waiter {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.used = max(s.used, t.now)
+	if t.free > 0 { // so nobody waits
+		t.free--
+		t.now = s.used
+		return nil
+	}
+	w := &waiter{share: s, turn: make(chan bool, 1)}
+	t.waiting++
+	if s.sources.Len() == 0 {
+		s.byPlace = map[netip.Prefix]*list.Element{}
+		heap.Push(&t.shares, s)
+	}
+	p := place(client)
+	if w.source = s.byPlace[p]; w.source == nil {
+		w.source = s.sources.PushFront(&source{place: p})
+		s.byPlace[p] = w.source
+	}
+	from := w.source.Value.(*source)
+	from.waiting = append(from.waiting, w)
+	return w
+}
+
+// give ends a turn in which a handshake has computed for so long.
+func (t *turns) give(s *share, took time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.used += took
+	if s.sources.Len() > 0 {
+		heap.Fix(&t.shares, s.index)
+	}
+	if len(t.shares) == 0 {
+		t.free++
+		return
+	}
+	next := t.shares[0]
+	t.now = next.used
+	e := next.sources.Front()
+	next.sources.MoveToBack(e)
+	waiting := e.Value.(*source).waiting
+	t.end(waiting[len(waiting)-1], true)
+}
+
+// shed ends the wait of one whose turn has not come.
+func (t *turns) shed(w *waiter) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if w.source != nil {
+		t.end(w, false)
+	}
+}
+
+func (t *turns) end(w *waiter, turn bool) {
+	s, from := w.share, w.source.Value.(*source)
+	for i, other := range from.waiting {
+		if other == w {
+			from.waiting = append(from.waiting[:i], from.waiting[i+1:]...)
+			break
+		}
+	}
+	if len(from.waiting) == 0 {
+		s.sources.Remove(w.source)
+		delete(s.byPlace, from.place)
+	}
+	if s.sources.Len() == 0 {
+		heap.Remove(&t.shares, s.index)
+		s.byPlace = nil
+	}
+	w.source = nil
+	t.waiting--
+	w.turn <- turn
+}
+
+// wait returns whether the turn of w has come. It waits for at most so long.
+func (t *turns) wait(w *waiter, most time.Duration) bool {
+	timer := time.AfterFunc(most, func() { t.shed(w) })
+	defer timer.Stop()
+	return <-w.turn
+}
+
+// count returns how many wait.
+func (t *turns) count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.waiting
+}
+
+// shares is a heap (container/heap) by the time used.
+type shares []*share
+
+func (h shares) Len() int           { return len(h) }
+func (h shares) Less(i, j int) bool { return h[i].used < h[j].used }
+func (h shares) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+
+// Push implements heap.Interface.
+func (h *shares) Push(x any) {
+	s := x.(*share)
+	s.index = len(*h)
+	*h = append(*h, s)
+}
+
+// Pop implements heap.Interface.
+func (h *shares) Pop() any {
+	last := len(*h) - 1
+	s := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return s
+}

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package terminator
+
+import (
+	"crypto/tls"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/terminator/relay"
+)
+
+func at(network, host byte) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, network, host}) }
+
+// come returns those of the waiters whose turn has come.
+func come(waiters map[string]*waiter) (names []string) {
+	for name, w := range waiters {
+		select {
+		case turn := <-w.turn:
+			if turn {
+				names = append(names, name)
+			}
+			delete(waiters, name)
+		default:
+		}
+	}
+	return names
+}
+
+// Two listeners that always have somebody waiting get as much time each,
+// although the handshakes of one take 25 times as long.
+func TestListenersTakeTurnsByTime(t *testing.T) {
+	var rsa, ecdsa share
+	turns := turns{free: 1}
+	if turns.take(&rsa, at(1, 1)) != nil {
+		t.Fatal("the first one waits")
+	}
+	runs, took := &rsa, map[*share]time.Duration{&rsa: 25 * time.Millisecond, &ecdsa: time.Millisecond}
+	waiting := map[*share]*waiter{}
+	used := map[*share]time.Duration{}
+	for range 10_000 {
+		for _, s := range []*share{&rsa, &ecdsa} {
+			if waiting[s] == nil {
+				waiting[s] = turns.take(s, at(1, 1))
+			}
+		}
+		used[runs] += took[runs]
+		turns.give(runs, took[runs])
+		for s, w := range waiting {
+			select {
+			case <-w.turn:
+				runs, waiting[s] = s, nil
+			default:
+			}
+		}
+	}
+	if ratio := float64(used[&rsa]) / float64(used[&ecdsa]); ratio < .95 || ratio > 1.05 {
+		t.Errorf("the listeners have computed for %v and %v", used[&rsa], used[&ecdsa])
+	}
+}
+
+// A listener that had nobody to serve for long has saved nothing up.
+func TestALullIsNoCredit(t *testing.T) {
+	var a, b share
+	turns := turns{free: 1}
+	for range 1000 {
+		if turns.take(&a, at(1, 1)) != nil {
+			t.Fatal("one that is alone waits")
+		}
+		turns.give(&a, time.Millisecond)
+	}
+	turns.take(&a, at(1, 1))
+	waiters := map[string]*waiter{"b": turns.take(&b, at(1, 1)), "a": turns.take(&a, at(1, 1)), "b again": turns.take(&b, at(2, 1))}
+	var order []string
+	for i, s := range []*share{&a, &b, &a} {
+		turns.give(s, []time.Duration{1, 2, 1}[i])
+		order = append(order, come(waiters)...)
+	}
+	if len(order) != 3 || order[0] == "a" || order[1] != "a" {
+		t.Errorf("turns of %v, want b, a, b", order)
+	}
+}
+
+// A network with a thousand clients waits for itself, and its newest is first.
+func TestNetworksTakeTurns(t *testing.T) {
+	var s share
+	turns := turns{free: 1}
+	turns.take(&s, at(1, 1))
+	waiters := map[string]*waiter{"flood, oldest": turns.take(&s, at(1, 2))}
+	for i := range 998 {
+		turns.take(&s, at(1, byte(i)))
+	}
+	waiters["flood, newest"] = turns.take(&s, at(1, 3))
+	waiters["other"] = turns.take(&s, at(2, 1))
+	if n := turns.count(); n != 1001 {
+		t.Fatalf("%d wait", n)
+	}
+	for _, want := range []string{"other", "flood, newest"} {
+		turns.give(&s, time.Millisecond)
+		if got := come(waiters); len(got) != 1 || got[0] != want {
+			t.Errorf("the turn of %v has come, want %s", got, want)
+		}
+	}
+}
+
+// Turns are neither lost nor made, and nobody is told twice, whatever happens
+// at a time.
+func TestTurnsAreNeitherLostNorMade(t *testing.T) {
+	const most = 3
+	turns := turns{free: most}
+	listeners := make([]share, 3)
+	var running, shed atomic.Int64
+	var wg sync.WaitGroup
+	for g := range 16 {
+		r := rand.New(rand.NewPCG(uint64(g), 1))
+		wg.Go(func() {
+			for range 2000 {
+				s := &listeners[r.IntN(len(listeners))]
+				if w := turns.take(s, at(byte(r.IntN(4)), 1)); w != nil {
+					if r.IntN(4) == 0 {
+						turns.shed(w)
+					}
+					if !turns.wait(w, time.Duration(r.IntN(300))*time.Microsecond) {
+						shed.Add(1)
+						continue
+					}
+				}
+				if n := running.Add(1); n > most {
+					t.Errorf("%d compute", n)
+				}
+				for range r.IntN(1000) {
+					_ = rand.Int()
+				}
+				running.Add(-1)
+				turns.give(s, time.Microsecond)
+			}
+		})
+	}
+	wg.Wait()
+	if turns.free != most || turns.count() != 0 || len(turns.shares) != 0 {
+		t.Errorf("at the end %d turns are free of %d, %d wait, %d listeners", turns.free, most, turns.count(), len(turns.shares))
+	}
+	for i := range listeners {
+		if listeners[i].sources.Len()+len(listeners[i].byPlace) > 0 {
+			t.Error("a source is left")
+		}
+	}
+	t.Logf("%d were shed", shed.Load())
+}
+
+// busy takes every turn of a server until the function that it returns is called.
+func busy(s *Server) (free func()) {
+	s.init()
+	var other share
+	n := s.turns.free
+	for range n {
+		s.turns.take(&other, at(1, 1))
+	}
+	return func() {
+		for range n {
+			s.turns.give(&other, 0)
+		}
+	}
+}
+
+// A handshake that waits for its turn is told when it is too late, or the
+// connection has to make room.
+func TestWhoWaitsTooLongIsReset(t *testing.T) {
+	port := freePort(t)
+	snap := simple(port, certificateFor(t, "c", "a.example"), backend(t, echo))
+	g := run(t, &Server{HandshakeTimeout: 200 * time.Millisecond}, snap)
+	defer busy(g.s)()
+	if _, err := tls.Dial("tcp", address(port), client("a.example")); err == nil {
+		t.Error("a handshake without a turn")
+	}
+	g.waitResult(t, "handshake_shed")
+	if n := g.s.turns.count(); n != 0 {
+		t.Errorf("%d wait", n)
+	}
+}
+
+func TestWhoMakesRoomWaitsNoMore(t *testing.T) {
+	port := freePort(t)
+	snap := simple(port, certificateFor(t, "c", "a.example"), backend(t, echo))
+	g := run(t, &Server{HandshakeTimeout: time.Hour}, snap)
+	free := busy(g.s)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		if c, err := tls.Dial("tcp", address(port), client("a.example")); err == nil {
+			c.Close()
+			t.Error("a handshake without a turn")
+		}
+	}()
+	eventually(t, "it waits", func() bool { return g.s.turns.count() == 1 })
+	g.s.conns.evict()
+	<-over
+	g.waitResult(t, "handshake_evicted")
+	free()
+	roundTrip(t, dialTLS(t, port, client("a.example")))
+}
+
+// Clients that have left do not cost a signature when their turn comes.
+func TestWhoHasLeftGetsNoTurn(t *testing.T) {
+	port := freePort(t)
+	snap := simple(port, certificateFor(t, "c", "a.example"), backend(t, echo))
+	g := run(t, &Server{HandshakeTimeout: time.Hour}, snap)
+	free := busy(g.s)
+	raw, err := net.Dial("tcp", address(port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = tls.Client(raw, client("a.example")).Handshake() }()
+	eventually(t, "it waits", func() bool { return g.s.turns.count() == 1 })
+	raw.Close()
+	for _, c := range g.s.conns.all() {
+		eventually(t, "the gateway hears of it", func() bool { return relay.Gone(c.client) })
+	}
+	free()
+	g.waitResult(t, "handshake_failed")
+	roundTrip(t, dialTLS(t, port, client("a.example")))
+}
+
+// A client that was asked for another ClientHello had its turn. The signature
+// is in another one.
+func TestASecondClientHelloWaitsForATurn(t *testing.T) {
+	port := freePort(t)
+	snap := simple(port, certificateFor(t, "c", "a.example"), backend(t, echo))
+	g := run(t, &Server{HandshakeTimeout: time.Hour}, snap)
+	free := busy(g.s)
+	near, err := net.Dial("tcp", address(port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	l := g.s.snapshot.Load().listeners["l"]
+	leg := &clientLeg{Wire: relay.NewWire(near.(*net.TCPConn)), c: &connection{s: g.s, client: near.(*net.TCPConn), listener: l}}
+	leg.c.info.Client = netip.AddrPortFrom(at(1, 1), 1)
+	chosen := make(chan error)
+	go func() {
+		_, err := l.certificate(&tls.ClientHelloInfo{Conn: leg, ServerName: "a.example"})
+		chosen <- err
+	}()
+	eventually(t, "it waits", func() bool { return g.s.turns.count() == 1 })
+	free()
+	if err := <-chosen; err != nil || leg.OnWait == nil {
+		t.Errorf("%v, with a turn: %v", err, leg.OnWait != nil)
+	}
+	leg.OnWait()
+}
+
+// What a handshake pays where nobody waits.
+func BenchmarkTurn(b *testing.B) {
+	var s share
+	turns := turns{free: 1}
+	client := at(1, 1)
+	for b.Loop() {
+		turns.take(&s, client)
+		began := time.Now()
+		turns.give(&s, time.Since(began))
+	}
+}
