@@ -46,7 +46,7 @@ race: kubernetes ## every test under the race detector
 	@deploy/packages.sh test
 	$(GO) test -race ./...
 	@$(WITHOUT_ROOT)
-test-long: kubernetes ## the reliability figures in full size (10,000 connections, 100,000 tries, 1,000 rotations)
+test-long: kubernetes ## the reliability figures in full size (10,000 connections, 100,000 tries, 10,000 rotations)
 	@deploy/packages.sh test
 	SLUICE_LONG=1 $(GO) test -count=1 -timeout 60m ./agent/... ./terminator/... ./cmd/...
 test-soak: ## an hour (SOAK=10m: less) of 1,000 idle and 100 busy connections while others come and go: no error, no leak

@@ -175,16 +175,17 @@ func (g *gateway) status() string {
 }
 
 // connect is a client that takes nothing but close_notify for an end.
-func (g *gateway) connect() (*tls.Conn, error) { return g.resume(nil) }
+func (g *gateway) connect() (*tls.Conn, error) { return g.connectTo(serverName, nil) }
 
-// resume is one that resumes a session of the cache, where there is one.
-func (g *gateway) resume(sessions tls.ClientSessionCache) (*tls.Conn, error) {
+// connectTo asks for a server name, and resumes a session of the cache where there
+// is one.
+func (g *gateway) connectTo(name string, sessions tls.ClientSessionCache) (*tls.Conn, error) {
 	raw, err := net.DialTimeout("tcp", "127.0.0.1:"+g.port, 10*time.Second)
 	if err != nil {
 		return nil, err
 	}
 	_ = raw.SetDeadline(time.Now().Add(2 * time.Minute))
-	c := tls.Client(strict{raw}, &tls.Config{ServerName: serverName, InsecureSkipVerify: true, ClientSessionCache: sessions})
+	c := tls.Client(strict{raw}, &tls.Config{ServerName: name, InsecureSkipVerify: true, ClientSessionCache: sessions})
 	if err := c.Handshake(); err != nil {
 		return nil, errors.Join(err, raw.Close())
 	}

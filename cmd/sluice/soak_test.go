@@ -184,7 +184,7 @@ func (s *soak) keep(ctx context.Context, c *echoing, every time.Duration, size i
 }
 
 func (s *soak) connect(sessions tls.ClientSessionCache) (*echoing, error) {
-	c, err := s.g.resume(sessions)
+	c, err := s.g.connectTo(serverName, sessions)
 	if err != nil {
 		return nil, err
 	}

@@ -46,7 +46,7 @@ var claims = []claim{
 		"cmd/sluice", "TestSuccessorsRefuseNobody", ""},
 	{"After an hour of idle and busy connections, while others come and go, a gateway holds what it held before.",
 		"cmd/sluice", soak, ""},
-	{"Certificates rotate without a failed handshake.",
+	{"Certificates rotate without a failed handshake, a dropped connection, or a key of another version.",
 		"cmd/sluice", "TestRotationByFileFailsNoHandshake", ""},
 	{"Endpoints, certificates and routes change under load, and no connection is dropped.",
 		"deploy/e2e", "TestChurnDropsNobody", ""},
