@@ -26,12 +26,23 @@ clean_up() {
 say()  { printf '\n\033[1m%s\033[0m\n' "$*"; }
 show() { printf '$ %s\n' "$*"; "$@"; }
 fail() { printf 'demo: %s\n' "$*" >&2; exit 1; }
-# wait_for runs a command until it succeeds, for 10 seconds at most.
+# wait_for runs a command until it succeeds, for 10 seconds at most, and not
+# longer than the gateway lives.
 wait_for() {
 	local what=$1; shift
-	for _ in $(seq 200); do "$@" >/dev/null 2>&1 && return; sleep 0.05; done
+	for _ in $(seq 200); do
+		"$@" >/dev/null 2>&1 && return
+		kill -0 "$gateway" 2>/dev/null || { cat "$dir/gateway.log" >&2; fail "the gateway has ended"; }
+		sleep 0.05
+	done
 	tail -n 20 "$dir/gateway.log" >&2
 	fail "$what did not happen within 10 seconds"
+}
+# port prints the first port from one on that nobody listens on.
+port() {
+	local p=$1
+	while [ -n "$(ss -Hltn "sport = :$p")" ]; do p=$((p + 1)); done
+	echo "$p"
 }
 
 if [ "$(id -u)" = 0 ]; then
@@ -39,7 +50,8 @@ if [ "$(id -u)" = 0 ]; then
 	# Not ip netns exec: that hides bpffs and cgroup2 behind a new /sys.
 	in_gateway="nsenter --net=/run/netns/$gateway_ns" in_backend="nsenter --net=/run/netns/$backend_ns"
 else
-	privileged=no http=8080 https=8443 address=127.0.0.1 backend=127.0.0.1 redis_port=16379 echo_port=13000
+	privileged=no http=$(port 8080) https=$(port 8443) address=127.0.0.1 backend=127.0.0.1
+	redis_port=$(port 16379) echo_port=$(port 13000)
 	in_gateway="" in_backend=""
 fi
 trap clean_up EXIT
@@ -95,7 +107,7 @@ show ls conf
 
 say "The gateway"
 echo "\$ sluice run -admin $dir/admin.sock -access-log $dir/access.log conf"
-$in_gateway "$root/build/sluice" run -admin "$dir/admin.sock" -metrics 127.0.0.1:9464 -pin-dir $pins \
+$in_gateway "$root/build/sluice" run -admin "$dir/admin.sock" -metrics off -pin-dir $pins \
 	-access-log "$dir/access.log" conf >gateway.log 2>&1 &
 gateway=$!
 pids+=("$gateway")
