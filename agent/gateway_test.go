@@ -29,6 +29,7 @@ import (
 	"github.com/sluice-gateway/sluice/agent/netns"
 	"github.com/sluice-gateway/sluice/agent/splice"
 	"github.com/sluice-gateway/sluice/bench/freeport"
+	"github.com/sluice-gateway/sluice/bench/leak"
 	"github.com/sluice-gateway/sluice/terminator"
 )
 
@@ -99,9 +100,10 @@ func start(t *testing.T, spliced bool) *gateway {
 
 	log := slog.New(slog.NewTextHandler(g.log, nil))
 	opts := agent.Options{Version: "test", Log: log, Server: &terminator.Server{
-		Log: log, AccessLog: slog.New(slog.NewJSONHandler(g.log, nil)), DrainTimeout: 2 * time.Second}}
+		Log: log, AccessLog: slog.New(slog.NewJSONHandler(g.log, nil)), DrainTimeout: 2 * time.Second,
+		HandshakeTimeout: time.Minute, ConnectTimeout: time.Minute}} // its clients and backends take all processors
 	if spliced {
-		opts.Splice = &splice.Options{Log: log, PinDir: fmt.Sprintf("/sys/fs/bpf/sluice-test-%d", os.Getpid())}
+		opts.Splice = &splice.Options{Log: log, PinDir: "/sys/fs/bpf/" + leak.Name() + "agent"}
 	}
 	if g.agent, err = agent.New(opts); err != nil {
 		t.Fatal(err)

@@ -130,6 +130,9 @@ func TestEveryByteArrivesInOrderAndAtItsOwnConnection(t *testing.T) {
 		}
 		paths := map[string]int{}
 		for line := range strings.Lines(g.log.String()) {
+			if strings.Contains(line, `"msg":"connection"`) && !strings.Contains(line, `"result":"done"`) {
+				t.Log(line)
+			}
 			for _, p := range []string{`"path":"spliced"`, `"path":"relay"`} {
 				if strings.Contains(line, p) {
 					paths[p]++

@@ -18,9 +18,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/vishvananda/netlink"
-	"go.uber.org/goleak"
 
 	"github.com/sluice-gateway/sluice/agent/netns"
+	"github.com/sluice-gateway/sluice/bench/leak"
 )
 
 const holderEnv = "SLUICE_TEST_HOLDER"
@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 		obey(os.Stdin, os.Stdout)
 		return
 	}
-	goleak.VerifyTestMain(m)
+	os.Exit(leak.Of(m.Run).Run())
 }
 
 // obey runs a Holder: each line is a command, answered by the failures, or the

@@ -10,11 +10,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-gateway/sluice/bench/leak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leak.Of(m.Run).Run()) }
 
 // pair is a connected pair of unix streams.
 func pair(t *testing.T) (a, b *net.UnixConn) {

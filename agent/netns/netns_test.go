@@ -8,7 +8,11 @@ import (
 	"net/netip"
 	"os"
 	"testing"
+
+	"github.com/sluice-gateway/sluice/bench/leak"
 )
+
+func TestMain(m *testing.M) { os.Exit(leak.Of(m.Run).Run()) }
 
 func TestBytesCrossAVethPairBetweenTwoNamespaces(t *testing.T) {
 	if os.Geteuid() != 0 {

@@ -24,6 +24,7 @@ import (
 
 	"github.com/sluice-gateway/sluice/agent/config"
 	"github.com/sluice-gateway/sluice/agent/netns"
+	"github.com/sluice-gateway/sluice/bench/leak"
 )
 
 // asGateway makes the test binary a gateway: it applies the snapshots that it
@@ -35,7 +36,7 @@ func TestMain(m *testing.M) {
 		gatewayMain()
 		return
 	}
-	os.Exit(m.Run())
+	os.Exit(leak.Of(m.Run).Run())
 }
 
 // answer is what a gateway says after each snapshot, or when it is asked with

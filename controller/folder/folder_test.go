@@ -13,12 +13,12 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 
+	"github.com/sluice-gateway/sluice/bench/leak"
 	"github.com/sluice-gateway/sluice/controller/translate"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leak.Of(m.Run).Run()) }
 
 // service is a file with one Service for each name.
 func service(names ...string) string {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -14,7 +15,11 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-gateway/sluice/bench/leak"
 )
+
+func TestMain(m *testing.M) { os.Exit(leak.Of(m.Run).Run()) }
 
 // pair is a TCP connection, both ends in this process.
 func pair(t *testing.T, ln net.Listener) (ours, theirs *net.TCPConn) {

@@ -10,13 +10,17 @@ import (
 	"crypto/x509"
 	"math/big"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/sluice-gateway/sluice/bench/keyed"
+	"github.com/sluice-gateway/sluice/bench/leak"
 	"github.com/sluice-gateway/sluice/terminator/record"
 )
+
+func TestMain(m *testing.M) { os.Exit(leak.Of(m.Run).Run()) }
 
 func certificate(t *testing.T) tls.Certificate {
 	t.Helper()
