@@ -27,6 +27,8 @@ type certificate struct {
 	warnings []keypair.Warning
 	notAfter time.Time
 	usable   bool
+	// forClients tells whether servers may take it from a client.
+	forClients bool
 }
 
 // resolveCertificates finds the certificates of all listeners that terminate
@@ -66,7 +68,7 @@ func (t *translator) certificateOf(from Key, ref gwv1.SecretObjectReference, fie
 	}
 	secret := t.secrets[at]
 	if secret == nil && t.assume(use) {
-		t.certificates[at] = &certificate{config: config.Certificate{Name: at.String()}, usable: true}
+		t.certificates[at] = &certificate{config: config.Certificate{Name: at.String()}, usable: true, forClients: true}
 		return t.certificates[at], verdict{}
 	} else if secret == nil {
 		return nil, refuse("%s", t.in.absent(use.To, "create it, or correct the name in "+field))
@@ -141,5 +143,6 @@ func (t *translator) readCertificate(at name, s *corev1.Secret) *certificate {
 	c.config = config.Certificate{Name: at.String(), Chain: pair.Chain, Key: pair.Key}
 	c.names = pair.Names
 	c.expiry, c.warnings, c.notAfter = pair.Expiry(t.Now), pair.Warnings(), pair.NotAfter()
+	c.forClients = pair.ForClients()
 	return c
 }

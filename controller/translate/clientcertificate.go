@@ -23,6 +23,8 @@ func (t *translator) readClientCertificate(g *gateway) {
 	switch {
 	case c == nil:
 		v.message += "; backends are shown no certificate"
+	case !c.forClients:
+		message = fmt.Sprintf("Secret %s: the certificate is not for clients (extended key usage without clientAuth), so backends refuse it; request one that is", c.config.Name)
 	case len(c.expiry) > 0:
 		message = fmt.Sprintf("Secret %s: %s", c.config.Name, strings.Join(c.expiry, "; "))
 	}

@@ -116,6 +116,7 @@ const (
 	Unordered     = "unordered-chain"
 	NoSubjectName = "no-subject-alt-name"
 	RSA           = "rsa-key"
+	NotForServers = "not-for-servers"
 )
 
 // Warning is what clients may object to at any time.
@@ -133,7 +134,22 @@ func (p *Pair) Warnings() []Warning {
 	if bits := rsaBits(p.certificates[0]); bits > 0 {
 		out = append(out, Warning{RSA, fmt.Sprintf("the key is RSA %d; ECDSA P-256 makes handshakes far cheaper", bits)})
 	}
+	if !p.allows(x509.ExtKeyUsageServerAuth) {
+		out = append(out, Warning{NotForServers, "the certificate is not for servers (extended key usage without serverAuth), so clients refuse it; request one that is"})
+	}
 	return out
+}
+
+// ForClients tells whether servers may take the leaf from a client.
+func (p *Pair) ForClients() bool { return p.allows(x509.ExtKeyUsageClientAuth) }
+
+// allows tells whether the leaf may be used so (RFC 5280, 4.2.1.12).
+func (p *Pair) allows(use x509.ExtKeyUsage) bool {
+	leaf := p.certificates[0]
+	if len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(leaf.ExtKeyUsage, func(u x509.ExtKeyUsage) bool { return u == use || u == x509.ExtKeyUsageAny })
 }
 
 func names(c *x509.Certificate) []string {
