@@ -234,6 +234,12 @@ func serveTCP(t *testing.T, handle func(c *net.TCPConn)) net.Addr {
 	return l.Addr()
 }
 
+// echoForever is echo for connections that stay.
+func echoForever(c *net.TCPConn) {
+	_ = c.SetDeadline(time.Time{})
+	echo(c)
+}
+
 func echo(c *net.TCPConn) {
 	_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
 	_ = c.CloseWrite()

@@ -31,7 +31,7 @@ func TestRotationByFileFailsNoHandshake(t *testing.T) {
 	}
 	count := &figures.Figures{}
 	figures.Record(t, count)
-	r := &rotation{T: t, g: launch(t, serveTCP(t, echo), nil)}
+	r := &rotation{T: t, g: launch(t, serveTCP(t, echoForever), nil)}
 	for i := range 8 {
 		r.names = append(r.names, &rotated{name: fmt.Sprintf("n%d.example.com", i), mounted: i >= 4, versions: map[string]int{}})
 	}
@@ -56,6 +56,9 @@ func TestRotationByFileFailsNoHandshake(t *testing.T) {
 	began := time.Now()
 	var visible []time.Duration
 	for round := range rounds {
+		if !timeLeft(t) {
+			break
+		}
 		visible = append(visible, r.rotate(round+1)...)
 	}
 	took := time.Since(began)

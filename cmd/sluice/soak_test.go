@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -46,10 +45,7 @@ func TestASoakedGatewayHoldsNothingBack(t *testing.T) {
 	count := &figures.Figures{}
 	figures.Record(t, count)
 	s.metrics = "127.0.0.1:" + freePort(t)
-	s.g = launch(t, serveTCP(t, func(c *net.TCPConn) {
-		_ = c.SetDeadline(time.Time{})
-		echo(c)
-	}), nil, "-metrics", s.metrics)
+	s.g = launch(t, serveTCP(t, echoForever), nil, "-metrics", s.metrics)
 
 	// What a process takes once, such as threads and the pools of its loops, it has
 	// taken after a while like the one that is measured.
