@@ -3,14 +3,18 @@
 package main
 
 import (
+	"bufio"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -172,6 +176,31 @@ func (g *gateway) status() string {
 		g.t.Fatal(err)
 	}
 	return string(b)
+}
+
+// scrape reads the metrics, by name and labels as they are written.
+func (g *gateway) scrape(address string) map[string]float64 {
+	g.t.Helper()
+	resp, err := http.Get("http://" + address + "/metrics")
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	out := map[string]float64{}
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		if i := strings.LastIndexByte(lines.Text(), ' '); i > 0 && !strings.HasPrefix(lines.Text(), "#") {
+			v, err := strconv.ParseFloat(lines.Text()[i+1:], 64)
+			if err != nil {
+				g.t.Fatal(err)
+			}
+			out[lines.Text()[:i]] = v
+		}
+	}
+	if lines.Err() != nil || len(out) == 0 {
+		g.t.Fatalf("%d metrics: %v", len(out), lines.Err())
+	}
+	return out
 }
 
 // connect is a client that takes nothing but close_notify for an end.

@@ -32,11 +32,13 @@ func TestRotationByFileFailsNoHandshake(t *testing.T) {
 	count := &figures.Figures{}
 	figures.Record(t, count)
 	r := &rotation{T: t, g: launch(t, serveTCP(t, echoForever), nil)}
+	var names []string
 	for i := range 8 {
-		r.names = append(r.names, &rotated{name: fmt.Sprintf("n%d.example.com", i), mounted: i >= 4, versions: map[string]int{}})
+		names = append(names, fmt.Sprintf("n%d", i))
+		r.names = append(r.names, &rotated{secret: names[i], name: names[i] + ".example.com", mounted: i >= 4, versions: map[string]int{}})
 	}
 	r.rotate(0)
-	r.g.write("names.yaml", r.objects())
+	r.g.write("names.yaml", namesObjects(r.g.port, names...))
 	for _, n := range r.names {
 		eventually(t, n.name+" is served", func() bool { return talk(r.g.port, n.name) == nil })
 	}
@@ -89,6 +91,7 @@ type rotation struct {
 
 // rotated is a name with a certificate that changes.
 type rotated struct {
+	secret  string
 	name    string
 	mounted bool // in a folder that is swapped, as the kubelet does, not by rename
 	seen    atomic.Int64
@@ -97,19 +100,20 @@ type rotated struct {
 	versions map[string]int // of a serial number
 }
 
-func (r *rotation) objects() []byte {
-	var listeners, names []string
-	for _, n := range r.names {
-		names = append(names, n.name)
-		listeners = append(listeners, fmt.Sprintf("{name: %s, hostname: %s, protocol: TLS, port: %s, tls: {certificateRefs: [{name: %[2]s}]}}",
-			strings.TrimSuffix(n.name, ".example.com"), n.name, r.g.port))
+// namesObjects are a Gateway with a listener and a Secret for each of some names of
+// example.com.
+func namesObjects(port string, names ...string) []byte {
+	var listeners, hosts []string
+	for _, n := range names {
+		hosts = append(hosts, n+".example.com")
+		listeners = append(listeners, fmt.Sprintf("{name: %s, hostname: %[1]s.example.com, protocol: TLS, port: %s, tls: {certificateRefs: [{name: %[1]s}]}}", n, port))
 	}
 	return fmt.Appendf(nil, `{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: names},
   spec: {gatewayClassName: sluice, addresses: [{value: 127.0.0.1}], listeners: [%s]}}
 ---
 {apiVersion: gateway.networking.k8s.io/v1, kind: TLSRoute, metadata: {name: names},
   spec: {parentRefs: [{name: names}], hostnames: [%s], rules: [{backendRefs: [{name: test, port: 1}]}]}}
-`, strings.Join(listeners, ", "), strings.Join(names, ", "))
+`, strings.Join(listeners, ", "), strings.Join(hosts, ", "))
 }
 
 // rotate gives each name a new certificate, waits until a handshake has shown all of
@@ -138,10 +142,10 @@ func (r *rotation) rotate(version int) (visible []time.Duration) {
 		n.versions[c.serial.String()] = version
 		n.mu.Unlock()
 		if !n.mounted {
-			r.g.write(n.name+".yaml", c.secret(n.name))
+			r.g.write(n.name+".yaml", c.secret(n.secret))
 			continue
 		}
-		if err := os.WriteFile(filepath.Join(conf, mount, n.name+".yaml"), c.secret(n.name), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(conf, mount, n.name+".yaml"), c.secret(n.secret), 0o600); err != nil {
 			r.Fatal(err)
 		}
 		if version == 0 {

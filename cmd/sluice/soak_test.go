@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -11,7 +10,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -221,7 +219,7 @@ func (s *soak) settle() holding {
 	s.Helper()
 	eventually(s.T, "the end of all connections", func() bool { return strings.TrimSpace(s.g.conns()) == "[]" })
 	time.Sleep(4 * time.Second)
-	h := holding{goroutines: int(s.metric("go_goroutines")), resident: s.resident()}
+	h := holding{goroutines: int(s.g.scrape(s.metrics)["go_goroutines"]), resident: s.resident()}
 	descriptors, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.g.cmd.Process.Pid))
 	if err != nil {
 		s.Fatal(err)
@@ -245,35 +243,17 @@ func (s *soak) settle() holding {
 	return h
 }
 
-// metric is a metric without labels, or the sum of one with labels.
-func (s *soak) metric(name string) (sum float64) {
-	s.Helper()
-	resp, err := http.Get("http://" + s.metrics + "/metrics")
-	if err != nil {
-		s.Fatal(err)
-	}
-	defer resp.Body.Close()
-	found := false
-	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
-		key, value, _ := strings.Cut(lines.Text(), " ")
-		if key != name && !strings.HasPrefix(key, name+"{") {
-			continue
-		}
-		v, err := strconv.ParseFloat(value, 64)
-		if err != nil {
-			s.Fatal(err)
-		}
-		sum, found = sum+v, true
-	}
-	if !found {
-		s.Fatalf("no metric %s", name)
-	}
-	return sum
-}
-
 // spliced is the share of all connections whose backend leg was spliced.
 func (s *soak) spliced() float64 {
-	return s.metric(`sluice_splice_outcomes_total{outcome="spliced"}`) / s.metric("sluice_splice_outcomes_total")
+	s.Helper()
+	all := 0.
+	samples := s.g.scrape(s.metrics)
+	for name, n := range samples {
+		if strings.HasPrefix(name, "sluice_splice_outcomes_total{") {
+			all += n
+		}
+	}
+	return samples[`sluice_splice_outcomes_total{outcome="spliced"}`] / all
 }
 
 // resident is the memory of the gateway, in bytes.
