@@ -108,6 +108,8 @@ static __always_inline enum sl_outcome announce(struct bpf_sock_ops *ctx, struct
 	/* What such a reader minds is being in a sockmap at all. */
 	if (endpoint->policy == sl_auto && endpoint->reader == sl_by_fionread)
 		return sl_reader_fionread;
+	if (endpoint->policy == sl_auto && endpoint->reader == sl_by_blocking)
+		return sl_reader_blocks;
 	/*
 	 * A socket in a sockhash sends more slowly through TCP than one that is
 	 * not. Towards an endpoint whose peers are never found here, do not pay
@@ -258,6 +260,8 @@ static __always_inline enum sl_outcome reason_of(const struct sl_flow *flow)
 		return sl_reader_splices;
 	case sl_by_waiting:
 		return sl_reader_waits;
+	case sl_by_peeking:
+		return sl_reader_peeks;
 	case sl_by_ulp:
 		return sl_reader_ulp;
 	case sl_by_recv:

@@ -58,6 +58,7 @@ enum { RCV_SHUTDOWN = 1, SEND_SHUTDOWN = 2, SHUTDOWN_MASK = 3 };
 enum {
 	MSG_OOB = 0x1,
 	MSG_PEEK = 0x2,
+	MSG_TRUNC = 0x20,
 	MSG_DONTWAIT = 0x40,
 	MSG_WAITALL = 0x100,
 	MSG_ERRQUEUE = 0x2000,
@@ -157,6 +158,7 @@ struct sock_common {
 struct sock {
 	struct sock_common __sk_common;
 	int sk_rcvlowat;
+	int sk_peek_off;
 	int sk_rcvbuf;
 	__u8 sk_shutdown;
 	void *sk_user_data;

@@ -25,6 +25,8 @@ static __always_inline enum sl_reader reader_of(struct tcp_sock *tp, int flags)
 {
 	if (((struct inet_connection_sock *)tp)->icsk_ulp_ops)
 		return sl_by_ulp;
+	if (flags & MSG_TRUNC || ((struct sock *)tp)->sk_peek_off >= 0)
+		return sl_by_peeking;
 	if ((flags & (MSG_WAITALL | MSG_DONTWAIT)) == MSG_WAITALL || ((struct sock *)tp)->sk_rcvlowat > 1)
 		return sl_by_waiting;
 	return sl_by_recv;
@@ -53,6 +55,50 @@ static __always_inline __u32 note_copied(struct sl_half *me, __u32 seq)
 	return 0;
 }
 
+/* What was seen of one connection is of its endpoint, unless there is worse. */
+static __always_inline void remember(struct sl_end *end, enum sl_reader reader)
+{
+	struct sl_endpoint *endpoint = endpoint_of(&end->ident);
+
+	if (endpoint && (endpoint->reader == sl_unproven || reader == sl_by_blocking) && endpoint->reader != sl_by_fionread)
+		endpoint->reader = reader;
+}
+
+/*
+ * How a backend reads, by the flags of one call, which may have peeked or failed.
+ *
+ * A blocking socket is the first thing to look for: in a sockmap, recvmsg(2) waits
+ * once and returns EAGAIN for whatever has woken it and is no byte, like a signal,
+ * SIGCONT, or room in the buffer that another thread waits to write to. Being a
+ * member is enough for that, so the endpoint gets no more of them.
+ *
+ * One that turns to a way that redirected bytes do not honor, while some are there,
+ * may see them twice (SO_PEEK_OFF) or not get rid of them (MSG_TRUNC): EFAULT.
+ */
+static __always_inline enum sl_reader note_reader(struct sl_end *end, struct sl_flow *flow, struct tcp_sock *tp,
+						  int ret, int flags)
+{
+	struct sl_half *me = &flow->backend;
+	enum sl_reader reader;
+	__u64 received;
+
+	if (!(flags & MSG_DONTWAIT) && !me->blocking) {
+		me->blocking = 1;
+		remember(end, sl_by_blocking);
+	}
+	reader = reader_of(tp, flags);
+	if (reader == sl_by_recv)
+		return reader;
+	if (me->reader == sl_by_recv)
+		remember(end, reader);
+	if (me->reader <= sl_by_recv)
+		me->reader = reader;
+	received = received_by(me);
+	if (reader == sl_by_peeking && (ret < 0 || flags & MSG_PEEK) && unread_by(me, received, &flow->agent))
+		tell(end->flow, received, sl_is_blind, reader);
+	return reader;
+}
+
 /*
  * Every recvmsg of the node, after it. First where it is in TCP's bytes and then
  * how many it has got, for those who look meanwhile: see unread_by.
@@ -74,7 +120,7 @@ int sl_recv(__u64 *ctx)
 	__u32 tcp, awaited;
 	__u64 received;
 
-	if (ret <= 0 || flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))
+	if (flags & (MSG_OOB | MSG_ERRQUEUE) || (ret <= 0 && !(flags & (MSG_PEEK | MSG_TRUNC))))
 		return 0;
 	end = bpf_sk_storage_get(&sl_ends, sk, NULL, 0);
 	if (!end || !end->flow)
@@ -87,6 +133,9 @@ int sl_recv(__u64 *ctx)
 	if (!flow)
 		return 0;
 	me = end->side == sl_agent ? &flow->agent : &flow->backend;
+	reader = end->side == sl_agent ? sl_by_recv : note_reader(end, flow, tp, ret, flags);
+	if (ret <= 0 || flags & MSG_PEEK)
+		goto out;
 
 	tcp = note_copied(me, copied_seq(tp));
 	received = __sync_fetch_and_add(&me->received, ret) + ret;
@@ -97,16 +146,13 @@ int sl_recv(__u64 *ctx)
 		 __sync_val_compare_and_swap(&flow->awaited, awaited, 0) == awaited)
 		tell(end->flow, received, sl_has_read, sl_by_recv);
 
-	reader = reader_of(tp, flags);
-	if (reader != sl_by_recv) {
-		if (me->reader <= sl_by_recv)
-			me->reader = reader;
-	} else if (me->reader == sl_unproven) {
+	if (reader == sl_by_recv && me->reader == sl_unproven) {
 		me->exact_reads = tcp == ret ? me->exact_reads + 1 : 0;
 		/* Not over what sl_adjust may have found just now. */
 		if (me->exact_reads >= cfg->earn)
 			__sync_val_compare_and_swap(&me->reader, sl_unproven, sl_by_recv);
 	}
+out:
 	leave_flow(end);
 	return 0;
 }
@@ -146,7 +192,6 @@ SEC("tp_btf/tcp_rcv_space_adjust")
 int sl_adjust(__u64 *ctx)
 {
 	enum sl_reader how = sl_unproven;
-	struct sl_endpoint *endpoint;
 	struct sl_settings *cfg;
 	struct sl_flow *flow;
 	struct sl_end *end;
@@ -163,11 +208,8 @@ int sl_adjust(__u64 *ctx)
 		return 0;
 	if (in_splice(cfg)) {
 		how = sl_by_splice;
-		if (__sync_lock_test_and_set(&flow->backend.reader, sl_by_splice) != sl_by_splice) {
-			endpoint = endpoint_of(&end->ident);
-			if (endpoint)
-				endpoint->reader = sl_by_splice;
-		}
+		if (__sync_lock_test_and_set(&flow->backend.reader, sl_by_splice) != sl_by_splice)
+			remember(end, sl_by_splice);
 	}
 	received = received_by(&flow->backend);
 	if (!flow->over && unread_by(&flow->backend, received, &flow->agent) && flow->noticed != received + 1 &&

@@ -32,6 +32,10 @@
  * reader_splices    the peer reads by splice(2), which does not see spliced bytes
  * reader_waits      the peer reads with MSG_WAITALL or SO_RCVLOWAT, which
  *                   spliced bytes do not honour
+ * reader_peeks      the peer peeks from an offset on or discards what it has not
+ *                   read (SO_PEEK_OFF, MSG_TRUNC), which spliced bytes do not honour
+ * reader_blocks     the peer reads a blocking socket: in a sockmap recvmsg(2)
+ *                   returns EAGAIN then for a signal, or another thread's write
  * reader_fionread   the peer asks FIONREAD, which on this kernel leaves bytes out
  * reader_ulp        the peer has an upper layer protocol (kernel TLS) on top
  * tcp_busy          earned, but TCP's queue was never empty at a write
@@ -50,6 +54,8 @@
 	X(reader_unproven)  \
 	X(reader_splices)   \
 	X(reader_waits)     \
+	X(reader_peeks)     \
+	X(reader_blocks)    \
 	X(reader_fionread)  \
 	X(reader_ulp)       \
 	X(tcp_busy)
@@ -74,8 +80,10 @@ enum sl_reader {
 	sl_by_recv, /* earned: every byte so far came out of recvmsg(2) */
 	sl_by_splice,
 	sl_by_waiting, /* MSG_WAITALL or SO_RCVLOWAT */
+	sl_by_peeking, /* SO_PEEK_OFF or MSG_TRUNC */
 	sl_by_ulp,
 	sl_by_fionread,
+	sl_by_blocking, /* of endpoints only */
 };
 
 enum sl_policy {
@@ -114,7 +122,7 @@ struct sl_endpoint {
 	char endpoint[48]; /* address:port as people write it */
 	char route[64];
 	enum sl_policy policy;
-	enum sl_reader reader; /* sl_by_splice, sl_by_fionread: once seen, of any connection */
+	enum sl_reader reader; /* what was seen of any connection and is more than its own concern */
 	__u32 unjoined; /* connections in a row whose peer did not show up */
 	__u32 skipped; /* connections not tried because of that */
 };
@@ -147,6 +155,7 @@ struct sl_half {
 	__u32 first_seq; /* the copied_seq that it began with */
 	__u32 next_seq; /* write_seq if the last write fitted */
 	__u32 exact_reads;
+	__u32 blocking; /* 1: has read without O_NONBLOCK and MSG_DONTWAIT */
 	__u32 room; /* redirected bytes that the agent's receive buffer bears */
 	enum sl_reader reader;
 };

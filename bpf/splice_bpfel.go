@@ -34,6 +34,8 @@ type SpliceSlCounts struct {
 	ReaderUnproven  uint64
 	ReaderSplices   uint64
 	ReaderWaits     uint64
+	ReaderPeeks     uint64
+	ReaderBlocks    uint64
 	ReaderFionread  uint64
 	ReaderUlp       uint64
 	TcpBusy         uint64
@@ -109,9 +111,9 @@ type SpliceSlHalf struct {
 	FirstSeq   uint32
 	NextSeq    uint32
 	ExactReads uint32
+	Blocking   uint32
 	Room       uint32
 	Reader     SpliceSlReader
-	_          [4]byte
 }
 
 type SpliceSlIdent struct {
@@ -155,9 +157,11 @@ const (
 	SpliceSlOutcomeSlReaderUnproven  SpliceSlOutcome = 11
 	SpliceSlOutcomeSlReaderSplices   SpliceSlOutcome = 12
 	SpliceSlOutcomeSlReaderWaits     SpliceSlOutcome = 13
-	SpliceSlOutcomeSlReaderFionread  SpliceSlOutcome = 14
-	SpliceSlOutcomeSlReaderUlp       SpliceSlOutcome = 15
-	SpliceSlOutcomeSlTcpBusy         SpliceSlOutcome = 16
+	SpliceSlOutcomeSlReaderPeeks     SpliceSlOutcome = 14
+	SpliceSlOutcomeSlReaderBlocks    SpliceSlOutcome = 15
+	SpliceSlOutcomeSlReaderFionread  SpliceSlOutcome = 16
+	SpliceSlOutcomeSlReaderUlp       SpliceSlOutcome = 17
+	SpliceSlOutcomeSlTcpBusy         SpliceSlOutcome = 18
 )
 
 type SpliceSlPolicy uint32
@@ -175,8 +179,10 @@ const (
 	SpliceSlReaderSlByRecv     SpliceSlReader = 1
 	SpliceSlReaderSlBySplice   SpliceSlReader = 2
 	SpliceSlReaderSlByWaiting  SpliceSlReader = 3
-	SpliceSlReaderSlByUlp      SpliceSlReader = 4
-	SpliceSlReaderSlByFionread SpliceSlReader = 5
+	SpliceSlReaderSlByPeeking  SpliceSlReader = 4
+	SpliceSlReaderSlByUlp      SpliceSlReader = 5
+	SpliceSlReaderSlByFionread SpliceSlReader = 6
+	SpliceSlReaderSlByBlocking SpliceSlReader = 7
 )
 
 type SpliceSlRequest struct {

@@ -5,11 +5,14 @@ package splice
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"slices"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-gateway/sluice/bpf"
@@ -55,7 +58,7 @@ func (s *Splicer) watch(events *events) {
 			switch event.How {
 			case bpf.SpliceSlReaderSlBySplice:
 				delay = blindSplice
-			case bpf.SpliceSlReaderSlByFionread:
+			case bpf.SpliceSlReaderSlByFionread, bpf.SpliceSlReaderSlByPeeking:
 				delay = 0 // it has been told already
 			}
 			suspects = append(suspects, suspect{event, time.Now().Add(delay)})
@@ -79,9 +82,16 @@ func (s *Splicer) judge(blind bpf.SpliceSlEvent) {
 		return // ended
 	}
 	unread := unread(&flow)
-	fionread := blind.How == bpf.SpliceSlReaderSlByFionread
-	if !fionread && (unread == 0 || flow.Backend.Received != blind.Received) {
-		return
+	switch blind.How {
+	case bpf.SpliceSlReaderSlByFionread:
+	case bpf.SpliceSlReaderSlByPeeking:
+		if unread == 0 {
+			return
+		}
+	default:
+		if unread == 0 || flow.Backend.Received != blind.Received {
+			return
+		}
 	}
 	c := s.connOf(blind.Flow)
 	if c == nil {
@@ -91,6 +101,8 @@ func (s *Splicer) judge(blind bpf.SpliceSlEvent) {
 	switch blind.How {
 	case bpf.SpliceSlReaderSlBySplice:
 		cause = "it reads by splice(2)"
+	case bpf.SpliceSlReaderSlByPeeking:
+		cause = "it peeks or discards with SO_PEEK_OFF or MSG_TRUNC"
 	case bpf.SpliceSlReaderSlByFionread:
 		cause = "it asks FIONREAD, and this kernel leaves out bytes"
 	}
@@ -102,6 +114,35 @@ func (s *Splicer) judge(blind bpf.SpliceSlEvent) {
 		"endpoint", cString(flow.Endpoint[:]), "route", cString(flow.Route[:]), "unread", unread)
 	s.resets.Add(1)
 	c.resetNow()
+	if blind.How == bpf.SpliceSlReaderSlUnproven {
+		if err := s.remember(&flow); err != nil {
+			s.log.Warn("an endpoint's reader is not remembered", "err", err)
+		}
+	}
+}
+
+// remember notes at the flow's endpoint that its backend reads past recvmsg(2),
+// where the kernel half has not seen how, as with io_uring's splice.
+func (s *Splicer) remember(flow *bpf.SpliceSlFlow) error {
+	addr, err := netip.ParseAddrPort(cString(flow.Endpoint[:]))
+	if err != nil {
+		return err
+	}
+	key := bpf.SpliceSlEndpointKey{Ip: addr.Addr().As16(), Port: addr.Port()}
+	var e bpf.SpliceSlEndpoint
+	s.endpoints.Lock()
+	defer s.endpoints.Unlock()
+	switch err := s.objs.SlEndpoints.Lookup(key, &e); {
+	case errors.Is(err, ebpf.ErrKeyNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("read endpoint %s: %w", addr, err)
+	}
+	e.Reader = bpf.SpliceSlReaderSlBySplice
+	if err := s.objs.SlEndpoints.Put(key, &e); err != nil {
+		return fmt.Errorf("write endpoint %s: %w", addr, err)
+	}
+	return nil
 }
 
 // connOf finds the connection of a flow: its key is the socket's cookie. The

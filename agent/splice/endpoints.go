@@ -48,6 +48,8 @@ func (s *Splicer) SetEndpoints(endpoints []Endpoint) error {
 	if s.released {
 		return errClosed
 	}
+	s.endpoints.Lock()
+	defer s.endpoints.Unlock()
 	var (
 		key  bpf.SpliceSlEndpointKey
 		have bpf.SpliceSlEndpoint

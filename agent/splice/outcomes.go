@@ -90,6 +90,8 @@ func outcomeOf(end bpf.SpliceSlEnd, flow *bpf.SpliceSlFlow) bpf.SpliceSlOutcome 
 		return bpf.SpliceSlOutcomeSlReaderSplices
 	case bpf.SpliceSlReaderSlByWaiting:
 		return bpf.SpliceSlOutcomeSlReaderWaits
+	case bpf.SpliceSlReaderSlByPeeking:
+		return bpf.SpliceSlOutcomeSlReaderPeeks
 	case bpf.SpliceSlReaderSlByUlp:
 		return bpf.SpliceSlOutcomeSlReaderUlp
 	}

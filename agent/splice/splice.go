@@ -79,6 +79,8 @@ type Splicer struct {
 	proving  atomic.Bool // the self-test runs: its resets are expected
 	watchers sync.WaitGroup
 
+	endpoints sync.Mutex // held while entries of sl_endpoints are read and written back
+
 	mu     sync.Mutex
 	closed bool
 	conns  map[*Conn]struct{}
