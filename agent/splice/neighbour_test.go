@@ -15,9 +15,6 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,7 +22,7 @@ import (
 func TestForeignOwnerMeansTCP(t *testing.T) {
 	needRoot(t)
 	l := listen(t, "tcp", "127.0.0.1:0")
-	ownFirst(t, addrOf(l).Port())
+	own(t, foreigners[1].sockmap(t), passiveEstablished, addrOf(l).Port())
 	s := open(t, Options{})
 	know(t, s, addrOf(l), Auto)
 	for range 10 {
@@ -43,50 +40,6 @@ func TestForeignOwnerMeansTCP(t *testing.T) {
 	if n := outcome(t, s, "foreign_owner"); n != 10 {
 		t.Errorf("%d connections counted as foreign_owner, want 10", n)
 	}
-}
-
-// ownFirst is another tool that takes the connections accepted on a port into
-// a sockmap of its own.
-func ownFirst(t testing.TB, port uint16) {
-	t.Helper()
-	m, err := newForeignMap()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { m.Close() })
-	const op, localPort, passiveEstablished = 0, 68, 5 // struct bpf_sock_ops
-	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "sl_foreign", Type: ebpf.SockOps, AttachType: ebpf.AttachCGroupSockOps, License: "Dual BSD/GPL",
-		Instructions: asm.Instructions{
-			asm.Mov.Reg(asm.R6, asm.R1),
-			asm.LoadMem(asm.R2, asm.R6, op, asm.Word),
-			asm.JNE.Imm(asm.R2, passiveEstablished, "out"),
-			asm.LoadMem(asm.R2, asm.R6, localPort, asm.Word),
-			asm.JNE.Imm(asm.R2, int32(port), "out"),
-			asm.StoreImm(asm.RFP, -4, 0, asm.Word),
-			asm.Mov.Reg(asm.R1, asm.R6),
-			asm.LoadMapPtr(asm.R2, m.FD()),
-			asm.Mov.Reg(asm.R3, asm.RFP),
-			asm.Add.Imm(asm.R3, -4),
-			asm.Mov.Imm(asm.R4, 0),
-			asm.FnSockMapUpdate.Call(),
-			asm.Mov.Imm(asm.R0, 1).WithSymbol("out"),
-			asm.Return(),
-		},
-	})
-	if err != nil {
-		t.Fatalf("%+v", err)
-	}
-	t.Cleanup(func() { prog.Close() })
-	root, err := cgroupRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	at, err := link.AttachCgroup(link.CgroupOptions{Path: root, Attach: ebpf.AttachCGroupSockOps, Program: prog})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { at.Close() })
 }
 
 // T9: Go listens with Multipath TCP unless told otherwise. A backend of that

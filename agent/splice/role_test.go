@@ -120,6 +120,8 @@ func playRole(line string) int {
 		err = outsider(strings.Fields(args))
 	case "gateway":
 		err = gateway(strings.Fields(args))
+	case "echo-server":
+		err = echoServer(args)
 	case "reader":
 		err = readerRole(strings.Fields(args))
 	default:

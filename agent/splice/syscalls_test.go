@@ -169,21 +169,31 @@ func peekedAndDiscarded(_ testing.TB, fd int) (reading, error) {
 }
 
 // peekingOn is how passt reads: it peeks at what comes, from where it has peeked
-// last, and discards it later.
+// last, and discards it later. It does not block: TCP alone hangs sometimes when one
+// blocks in that.
 func peekingOn(_ testing.TB, fd int) (reading, error) {
 	seen := 0
 	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF, 0)
 	return by(func(p []byte) (int, error) {
-		n, err := recvfrom(fd, p, unix.MSG_PEEK)
-		if err != nil {
-			return 0, err
+		for {
+			if err := pollIn(fd); err != nil && err != unix.EINTR {
+				return 0, err
+			}
+			n, err := recvfrom(fd, p, unix.MSG_PEEK)
+			if err != nil && err != unix.EAGAIN {
+				return 0, err
+			}
+			if seen += n; seen > 5000 || n == 0 {
+				if err := discard(fd, seen); err != nil {
+					return 0, err
+				}
+				seen = 0
+			}
+			if err == nil {
+				return n, nil
+			}
 		}
-		if seen += n; seen > 5000 || n == 0 {
-			err = discard(fd, seen)
-			seen = 0
-		}
-		return n, err
-	}), err
+	}), errors.Join(err, unix.SetNonblock(fd, true))
 }
 
 // lowat sets SO_RCVLOWAT to what it wants next, and polls. (Without poll(2), TCP
