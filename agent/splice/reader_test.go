@@ -4,6 +4,7 @@ package splice
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -223,6 +224,55 @@ func TestPeekingIsNotReading(t *testing.T) {
 	if f.Backend.Received != 1000 || splicedRead(&f.Backend) != int64(f.Agent.Spliced) || f.Agent.Spliced != 1000-earn*100 {
 		t.Errorf("books are %+v and %+v", f.Agent, f.Backend)
 	}
+}
+
+// passt peeks at what comes, from where it has peeked last, and discards it later.
+func TestPeekingFromAnOffsetStaysOnTCP(t *testing.T) {
+	s := splicer(t)
+	l := listen(t, "tcp", "127.0.0.1:0")
+	know(t, s, addrOf(l), Auto)
+	p := ends(t, s, l)
+	raw, err := p.backend.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	recv := func(b []byte, flags int) (n int) {
+		t.Helper()
+		var recvErr error
+		err := raw.Read(func(fd uintptr) bool {
+			n, _, recvErr = unix.Recvfrom(int(fd), b, flags)
+			return recvErr != unix.EAGAIN
+		})
+		if err := errors.Join(err, recvErr); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	var set error
+	err = raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PEEK_OFF, 0) })
+	if err := errors.Join(err, set); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		if err := sendPattern(p.agent, i, 100); err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range []int{0, 60} {
+			b := make([]byte, 60)
+			if err := comparePattern(b[:recv(b, unix.MSG_PEEK)], i+at); err != nil {
+				t.Fatalf("message %d: %v", i, err)
+			}
+		}
+		if i%2 == 0 {
+			err = readPattern(p.backend, i, 100)
+		} else if n := recv(make([]byte, 100), unix.MSG_TRUNC); n != 100 {
+			err = fmt.Errorf("%d bytes discarded", n)
+		}
+		if err != nil {
+			t.Fatalf("message %d: %v", i, err)
+		}
+	}
+	expectPath(t, p.agent, PathRelay, "reader_peeks")
 }
 
 func TestLostBytesReadAsReset(t *testing.T) {

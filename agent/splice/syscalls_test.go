@@ -168,34 +168,6 @@ func peekedAndDiscarded(_ testing.TB, fd int) (reading, error) {
 	}), nil
 }
 
-// peekingOn is how passt reads: it peeks at what comes, from where it has peeked
-// last, and discards it later. It does not block: TCP alone hangs sometimes when one
-// blocks in that.
-func peekingOn(_ testing.TB, fd int) (reading, error) {
-	seen := 0
-	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF, 0)
-	return by(func(p []byte) (int, error) {
-		for {
-			if err := pollIn(fd); err != nil && err != unix.EINTR {
-				return 0, err
-			}
-			n, err := recvfrom(fd, p, unix.MSG_PEEK)
-			if err != nil && err != unix.EAGAIN {
-				return 0, err
-			}
-			if seen += n; seen > 5000 || n == 0 {
-				if err := discard(fd, seen); err != nil {
-					return 0, err
-				}
-				seen = 0
-			}
-			if err == nil {
-				return n, nil
-			}
-		}
-	}), errors.Join(err, unix.SetNonblock(fd, true))
-}
-
 // lowat sets SO_RCVLOWAT to what it wants next, and polls. (Without poll(2), TCP
 // alone hangs: what comes after the first bytes wakes nobody if it is less.)
 func lowat(_ testing.TB, fd int) (reading, error) {
@@ -338,7 +310,6 @@ var ways = []way{
 	{name: "MSG_PEEK", open: peeked(0)},
 	{name: "MSG_PEEK and MSG_WAITALL", open: peeked(unix.MSG_WAITALL), tcp: true},
 	{name: "MSG_PEEK and MSG_TRUNC", open: peekedAndDiscarded, tcp: true, fails: unix.EFAULT},
-	{name: "SO_PEEK_OFF and MSG_TRUNC", open: peekingOn, tcp: true, never: true},
 	{name: "SO_RCVLOWAT and poll(2)", open: lowat, tcp: true},
 	{name: "FIONREAD", open: asking, fails: unix.ECONNRESET},
 	{name: "splice(2)", open: bySplice, tcp: true, fails: unix.ECONNRESET},

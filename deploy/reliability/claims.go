@@ -42,6 +42,8 @@ var claims = []claim{
 		"agent/splice", "TestForeignSockmaps", ""},
 	{"A backend that is restarted at its port, or replaced by one that listens there already, gets and sends no wrong byte, and new connections to it are spliced.",
 		"agent/splice", "TestBackendIsRestartedAtItsPort", ""},
+	{"Gateways beside each other, and one in front of another, carry every byte in order, and the end of one is that of its own connections only.",
+		"cmd/sluice", "TestGatewaysBesideAndBehindEachOther", ""},
 	{"In a model, every interleaving keeps bytes in order and at their own connection, loses none without an error, and nobody waits for ever.",
 		"bpf/model", "check", ""},
 	{"A port that is used again at once mixes no connections.",

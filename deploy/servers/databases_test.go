@@ -19,7 +19,8 @@ import (
 const postgresPrograms = "/usr/lib/postgresql/15/bin/"
 
 // The clients of PostgreSQL 15 and MariaDB ask in the clear whether the server
-// wants TLS, and do not begin with it; so socat speaks TLS for them.
+// wants TLS, and do not begin with it; so socat speaks TLS for them. pgx begins with
+// it, as those of PostgreSQL 17 do.
 var databases = []server{{
 	name: "postgresql", version: []string{postgresPrograms + "postgres", "--version"},
 	start: func(m *machine) netip.AddrPort {
@@ -30,6 +31,7 @@ var databases = []server{{
 	},
 	uses: []use{
 		{client: "psql through socat, rows and COPY", run: func(t *testing.T, g *gateway) int64 { return psql(t, g.wrap()) }},
+		{client: "pgx, sslnegotiation=direct, rows, COPY and a value of 16 MB", alpn: "postgresql", run: direct},
 		{client: "pgbench through socat, 8 clients", run: func(t *testing.T, g *gateway) int64 { return pgbench(t, g.wrap()) }},
 		{client: "psql by TCP", tcp: true, run: func(t *testing.T, g *gateway) int64 { return psql(t, g.tcp) }},
 		{client: "pgbench by TCP, 8 clients", tcp: true, run: func(t *testing.T, g *gateway) int64 { return pgbench(t, g.tcp) }},

@@ -71,7 +71,7 @@ spec:
   gatewayClassName: sluice
   addresses: [{value: 127.0.0.1}]
   listeners:
-  - {name: tls, protocol: TLS, port: @TLS@, tls: {mode: Terminate, certificateRefs: [{name: certificate}]}}
+  - {name: tls, protocol: TLS, port: @TLS@, tls: {mode: Terminate, certificateRefs: [{name: certificate}], options: {@OPTIONS@}}}
   - {name: tcp, protocol: TCP, port: @TCP@}
 ---
 apiVersion: gateway.networking.k8s.io/v1
@@ -111,7 +111,11 @@ func launch(t *testing.T, to netip.AddrPort, u use, m mode) *gateway {
 		t.Fatal(err)
 	}
 	g.certify(conf)
-	text := strings.NewReplacer("@TLS@", g.tls, "@TCP@", g.tcp, "@PORT@", fmt.Sprint(to.Port()), "@ADDRESS@", to.Addr().String()).Replace(objects)
+	options := ""
+	if u.alpn != "" {
+		options = "sluice.dev/alpn: " + u.alpn
+	}
+	text := strings.NewReplacer("@OPTIONS@", options, "@TLS@", g.tls, "@TCP@", g.tcp, "@PORT@", fmt.Sprint(to.Port()), "@ADDRESS@", to.Addr().String()).Replace(objects)
 	if err := os.WriteFile(filepath.Join(conf, "objects.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -33,6 +33,8 @@ type use struct {
 	// tcp says that the client speaks to the TCP listener, not to the one that
 	// terminates TLS.
 	tcp bool
+	// alpn is what the client wants the gateway to agree on.
+	alpn string
 	// down says that many bytes go to the client on its only connection. A server
 	// that is faster than the gateway always has bytes in TCP when it writes, so
 	// none may be spliced.
