@@ -37,6 +37,7 @@ type Conn struct {
 	writeClosed atomic.Bool           // no byte is written any more
 	ended       atomic.Bool           // a FIN was sent, in order
 	atReset     atomic.Pointer[known] // nil: was not reset by us
+	atEnd       atomic.Pointer[known] // nil: not both directions have ended
 	atClose     atomic.Pointer[known] // nil: not closed yet
 }
 
@@ -117,21 +118,35 @@ func (c *Conn) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	if errors.Is(err, io.EOF) {
-		if end, flow := c.look(); lost(end, flow) > 0 {
-			return n, c.opError("read", syscall.ECONNRESET)
-		}
-		return n, err
+		return n, c.End()
 	}
 	return n, c.explain("read", err)
+}
+
+// End is for those that read the descriptor themselves: it tells what it means that
+// there was nothing, as Read does.
+func (c *Conn) End() error {
+	end, flow := c.look()
+	if lost(end, flow) > 0 {
+		return c.opError("read", syscall.ECONNRESET)
+	}
+	if c.ended.Load() {
+		c.atEnd.Store(&known{end, flow}) // and that is all there will be
+	}
+	return io.EOF
 }
 
 // Close closes the connection. Path and Counters tell afterwards what there was
 // to tell at its first call. If redirected bytes are unread and CloseWrite has
 // not been called, it is a reset whatever SetLinger said.
 func (c *Conn) Close() error {
-	end, flow := c.look()
-	c.atClose.CompareAndSwap(nil, &known{end, flow})
-	if flow != nil && !c.ended.Load() && unread(flow) > 0 {
+	k := c.atEnd.Load()
+	if k == nil {
+		end, flow := c.look()
+		k = &known{end, flow}
+	}
+	c.atClose.CompareAndSwap(nil, k)
+	if k.flow != nil && !c.ended.Load() && unread(k.flow) > 0 {
 		_ = c.tcp.SetLinger(0)
 	}
 	err := c.tcp.Close()

@@ -12,8 +12,14 @@ import (
 // Notify has f called, from any goroutine, when what TryWrite or TryCloseWrite
 // returned EBUSY for may have changed, and when the connection is closed by
 // others than its owner. A sign may be lost on a busy machine: try again every
-// second as well. Nobody may wait in Write or CloseWrite from then on.
-func (c *Conn) Notify(f func()) { c.out.notify.Store(&f) }
+// second as well. Nobody may wait in Write or CloseWrite from then on. nil ends it.
+func (c *Conn) Notify(f func()) {
+	if f == nil {
+		c.out.notify.Store(nil)
+		return
+	}
+	c.out.notify.Store(&f)
+}
 
 // TryWrite is Write for those that wait themselves. It returns how many bytes
 // were written, and unless that is all of them why: EAGAIN when TCP takes no more

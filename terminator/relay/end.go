@@ -21,6 +21,8 @@ type tryLeg interface {
 	TryWrite(p []byte) (int, error)
 	TryCloseWrite() error
 	Notify(func())
+	// End tells what a read of no bytes means.
+	End() error
 }
 
 // end is a leg on a loop.
@@ -90,8 +92,10 @@ func (e *end) read(p []byte) (int, error) {
 		return 0, os.NewSyscallError("read", c.err)
 	case err == nil && c.n > 0:
 		return c.n, nil
-	case e.try != nil: // it may know more of an end than its descriptor does
+	case e.try != nil && err != nil: // closed; it may know why
 		return e.leg.Read(p)
+	case e.try != nil:
+		return 0, e.try.End()
 	case err != nil:
 		return 0, err
 	}

@@ -106,8 +106,8 @@ func (c *Looped) start(done func(End, error), err error) {
 		return
 	}
 	c.loop.Load().touch(c)
-	if l, ok := c.backend.leg.(tryLeg); ok {
-		l.Notify(c.Check)
+	if c.backend.try != nil {
+		c.backend.try.Notify(c.Check)
 	}
 	if len(c.first) > 0 {
 		b := c.firstBuffer
@@ -229,6 +229,9 @@ func (c *Looped) over(how End, err error) {
 	c.dropRest()
 	c.client.drop()
 	c.backend.drop()
+	if c.backend.try != nil {
+		c.backend.try.Notify(nil)
+	}
 	switch {
 	case how == Done:
 		l.Forget(&c.client.watch)
