@@ -195,7 +195,9 @@ func TestDrainLetsConnectionsFinishAndResetsTheRest(t *testing.T) {
 				_ = c.CloseWrite()
 				_ = strict(c)
 			}))[name]
-			g := run(t, &Server{NoRecordLoop: way.noRecordLoop, NoEventLoop: way.noEventLoop, DrainTimeout: 3 * time.Second}, way.snap)
+			s := way.server()
+			s.DrainTimeout = 3 * time.Second
+			g := run(t, s, way.snap)
 			finishes, stays := way.dial(t), way.dial(t)
 			eventually(t, "two connections", func() bool { return len(g.s.Connections()) == 2 })
 			g.cancel()

@@ -39,7 +39,7 @@ func TestARouteWithoutUsableEndpointResetsAtOnce(t *testing.T) {
 			for name, way := range ways(t, port, config.Endpoint{Host: "127.0.0.1", Port: 1}) {
 				t.Run(name, func(t *testing.T) {
 					tt.change(way.snap)
-					g := run(t, &Server{NoRecordLoop: way.noRecordLoop, NoEventLoop: way.noEventLoop}, way.snap)
+					g := run(t, way.server(), way.snap)
 					var got string
 					if tt.result == "no_endpoint" || strings.HasPrefix(name, "tcp") {
 						got = answer(t, port, helloBytes(t, "a.example"))
@@ -104,7 +104,7 @@ func TestConnectionsAreCountedAtTheirEndpoint(t *testing.T) {
 	to := backend(t, echo)
 	for name, way := range ways(t, port, to) {
 		t.Run(name, func(t *testing.T) {
-			g := run(t, &Server{NoRecordLoop: way.noRecordLoop, NoEventLoop: way.noEventLoop}, way.snap)
+			g := run(t, way.server(), way.snap)
 			e := func() *balance.Endpoint { return g.s.snapshot.Load().backends["b"].Endpoints()[0] }
 			a, b := way.dial(t), way.dial(t)
 			roundTrip(t, a)

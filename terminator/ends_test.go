@@ -98,7 +98,7 @@ func TestEitherEndMayFinishFirst(t *testing.T) {
 			to := backend(t, func(c half) { done <- act(c, tt.backend, downKey, upKey) })
 			for name, way := range ways(t, port, to) {
 				t.Run(name, func(t *testing.T) {
-					g := run(t, &Server{NoRecordLoop: way.noRecordLoop, NoEventLoop: way.noEventLoop}, way.snap)
+					g := run(t, way.server(), way.snap)
 					c := way.dial(t)
 					if err := act(c, tt.client, upKey, downKey); err != nil {
 						t.Errorf("client: %v", err)
@@ -185,7 +185,7 @@ func TestABrokenStreamNeverLooksFinished(t *testing.T) {
 					continue // an orderly end, or bytes like others, there
 				}
 				t.Run(name, func(t *testing.T) {
-					g := run(t, &Server{NoRecordLoop: way.noRecordLoop, NoEventLoop: way.noEventLoop}, way.snap)
+					g := run(t, way.server(), way.snap)
 					c := way.dial(t)
 					roundTrip(t, c)
 					if tt.client != nil {
@@ -223,7 +223,7 @@ func TestBackendResetWhileTheClientWritesIsAReset(t *testing.T) {
 	})
 	for name, way := range ways(t, port, to) {
 		t.Run(name, func(t *testing.T) {
-			run(t, &Server{NoRecordLoop: way.noRecordLoop, NoEventLoop: way.noEventLoop}, way.snap)
+			run(t, way.server(), way.snap)
 			for range 100 {
 				c := way.dial(t)
 				go func() { _ = keyed.Send(c, upKey, 1<<30, 16<<10) }()
@@ -249,7 +249,7 @@ func TestASlowReaderGetsTheEndOfItsStream(t *testing.T) {
 		way := ways(t, freePort(t), to)[name]
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			run(t, &Server{NoRecordLoop: way.noRecordLoop, NoEventLoop: way.noEventLoop}, way.snap)
+			run(t, way.server(), way.snap)
 			c := way.dial(t)
 			time.Sleep(6 * time.Second)
 			if err := keyed.Receive(c, downKey, size); err != nil {
@@ -271,7 +271,7 @@ func TestIdleConnectionsAreReset(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			way.snap.Listeners[0].IdleTimeout = 2 * time.Second
-			g := run(t, &Server{NoRecordLoop: way.noRecordLoop, NoEventLoop: way.noEventLoop}, way.snap)
+			g := run(t, way.server(), way.snap)
 			c := way.dial(t)
 			for range 10 { // for longer than the timeout
 				roundTrip(t, c)
@@ -293,7 +293,9 @@ func TestAConnectionThatEndedOneWayIdlesForLess(t *testing.T) {
 	to := backend(t, func(c half) { _ = strict(c); <-t.Context().Done() })
 	for name, way := range ways(t, port, to) {
 		t.Run(name, func(t *testing.T) {
-			g := run(t, &Server{NoRecordLoop: way.noRecordLoop, NoEventLoop: way.noEventLoop, HalfCloseTimeout: 100 * time.Millisecond}, way.snap)
+			s := way.server()
+			s.HalfCloseTimeout = 100 * time.Millisecond
+			g := run(t, s, way.snap)
 			c := way.dial(t)
 			if err := c.CloseWrite(); err != nil {
 				t.Fatal(err)

@@ -149,7 +149,7 @@ func TestConnectionsOverTheLimitOfAListenerAreReset(t *testing.T) {
 	for name, way := range ways(t, port, to) {
 		t.Run(name, func(t *testing.T) {
 			way.snap.Listeners[0].MaxConnections = 2
-			g := run(t, &Server{NoRecordLoop: way.noRecordLoop, NoEventLoop: way.noEventLoop}, way.snap)
+			g := run(t, way.server(), way.snap)
 			a, b := way.dial(t), way.dial(t)
 			eventually(t, "two connections", func() bool {
 				all := g.s.Connections()

@@ -17,8 +17,9 @@ func TestSilentBackendsAreProbed(t *testing.T) {
 	to := backend(t, echo)
 	for name, way := range ways(t, port, to) {
 		t.Run(name, func(t *testing.T) {
-			g := run(t, &Server{NoRecordLoop: way.noRecordLoop, NoEventLoop: way.noEventLoop,
-				HalfCloseTimeout: 8 * time.Second, KeepAlive: 7 * time.Second}, way.snap)
+			s := way.server()
+			s.HalfCloseTimeout, s.KeepAlive = 8*time.Second, 7*time.Second
+			g := run(t, s, way.snap)
 			c := way.dial(t)
 			roundTrip(t, c)
 			eventually(t, "keepalive on the backend leg", func() bool {

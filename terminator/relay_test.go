@@ -17,8 +17,20 @@ import (
 type way struct {
 	snap *config.Snapshot
 	dial func(t *testing.T) half
-	// noRecordLoop and noEventLoop are for the server.
-	noRecordLoop, noEventLoop bool
+	off  off
+}
+
+// off is what a server is to do without.
+type off byte
+
+const (
+	noRecordLoop off = 1 << iota
+	noEventLoop
+	noGCM
+)
+
+func (w way) server() *Server {
+	return &Server{NoRecordLoop: w.off&noRecordLoop != 0, NoEventLoop: w.off&noEventLoop != 0, NoGCM: w.off&noGCM != 0}
 }
 
 func ways(t *testing.T, port uint16, to config.Endpoint) map[string]way {
@@ -45,16 +57,20 @@ func ways(t *testing.T, port uint16, to config.Endpoint) map[string]way {
 	}
 	originate := reencrypt(simple(port, cert, secured(t, to, tls.VersionTLS12)))
 	originate.Listeners[0].TLS, originate.Listeners[0].Protocol = nil, config.TCP
+	again := func() *config.Snapshot { return reencrypt(simple(port, cert, secured(t, to, tls.VersionTLS13))) }
+	new := withVersion(tls.VersionTLS13)
 	return map[string]way{
-		"tls to tls":            {reencrypt(simple(port, cert, secured(t, to, tls.VersionTLS13))), withVersion(tls.VersionTLS13), false, false},
-		"tcp to tls":            {originate, tcp, false, false},
-		"tls 1.2":               {simple(port, cert, to), withVersion(tls.VersionTLS12), false, false},
-		"tls 1.3":               {simple(port, cert, to), withVersion(tls.VersionTLS13), false, false},
-		"tcp":                   {plain(), tcp, false, false},
-		"tcp, no event loop":    {plain(), tcp, false, true},
-		"no event loop":         {simple(port, cert, to), withVersion(tls.VersionTLS13), false, true},
-		"no record loop":        {simple(port, cert, to), withVersion(tls.VersionTLS13), true, false},
-		"no record loop to tls": {reencrypt(simple(port, cert, secured(t, to, tls.VersionTLS13))), withVersion(tls.VersionTLS13), true, false},
+		"tls to tls":            {again(), new, 0},
+		"tcp to tls":            {originate, tcp, 0},
+		"tls 1.2":               {simple(port, cert, to), withVersion(tls.VersionTLS12), 0},
+		"tls 1.3":               {simple(port, cert, to), new, 0},
+		"tcp":                   {plain(), tcp, 0},
+		"tcp, no event loop":    {plain(), tcp, noEventLoop},
+		"no event loop":         {simple(port, cert, to), new, noEventLoop},
+		"no gcm":                {simple(port, cert, to), new, noGCM},
+		"no gcm, no event loop": {simple(port, cert, to), new, noGCM | noEventLoop},
+		"no record loop":        {simple(port, cert, to), new, noRecordLoop},
+		"no record loop to tls": {again(), new, noRecordLoop},
 	}
 }
 
@@ -78,7 +94,7 @@ func TestBytesArriveWholeAndInOrderBothWays(t *testing.T) {
 	})
 	for name, way := range ways(t, port, to) {
 		t.Run(name, func(t *testing.T) {
-			g := run(t, &Server{NoRecordLoop: way.noRecordLoop, NoEventLoop: way.noEventLoop}, way.snap)
+			g := run(t, way.server(), way.snap)
 			c := way.dial(t)
 			var wg sync.WaitGroup
 			wg.Go(func() {
@@ -102,7 +118,7 @@ func TestSmallMessagesAreNotDelayed(t *testing.T) {
 	to := backend(t, echo)
 	for name, way := range ways(t, port, to) {
 		t.Run(name, func(t *testing.T) {
-			run(t, &Server{NoRecordLoop: way.noRecordLoop, NoEventLoop: way.noEventLoop}, way.snap)
+			run(t, way.server(), way.snap)
 			c := way.dial(t)
 			buf := make([]byte, 100)
 			for range 1000 {
