@@ -117,7 +117,7 @@ func TestAnObjectInTwoFilesIsReported(t *testing.T) {
 	write(t, dir, "a.yaml", service("one"))
 	write(t, dir, "b.yaml", service("one", "two"))
 	r := watch(t, dir)
-	r.untilProblem("b.yaml: 2: Service default/one is already defined at "+dir+"/a.yaml:2, which counts; delete one of the two", "one", "two")
+	r.untilProblem("b.yaml:2: Service default/one is already defined at "+dir+"/a.yaml:2, which counts; delete one of the two", "one", "two")
 }
 
 // on is a Service of a port, to tell two of one name apart.
@@ -133,11 +133,11 @@ func TestOfTwoDefinitionsTheOneThatIsServedStays(t *testing.T) {
 	r.untilServices("one:81")
 
 	write(t, dir, "a.yaml", on("80", "one")) // sorts before the one that is served
-	r.untilProblem("a.yaml: 2: Service default/one is already defined at "+dir+"/b.yaml:2", "one:81")
+	r.untilProblem("a.yaml:2: Service default/one is already defined at "+dir+"/b.yaml:2", "one:81")
 	write(t, dir, "c.yaml", service("two")) // a change elsewhere
-	r.untilProblem("a.yaml: 2:", "one:81", "two")
+	r.untilProblem("a.yaml:2:", "one:81", "two")
 	write(t, dir, "b.yaml", on("82", "one")) // a change of the one that is served
-	r.untilProblem("a.yaml: 2:", "one:82", "two")
+	r.untilProblem("a.yaml:2:", "one:82", "two")
 	write(t, dir, "b.yaml", "kind: [")
 	r.until("two bad files", func(s seen) bool { return len(s.problems) == 2 && s.services[0] == "one:82" })
 
@@ -152,9 +152,9 @@ func TestOfTwoDefinitionsInOneFileTheOneThatIsServedStays(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "a.yaml", on("80", "one")+on("81", "one"))
 	r := watch(t, dir)
-	r.untilProblem("a.yaml: 10: Service default/one: is already defined at "+dir+"/a.yaml:2", "one")
+	r.untilProblem("a.yaml:10: Service default/one: is already defined at "+dir+"/a.yaml:2", "one")
 	write(t, dir, "a.yaml", on("82", "one")+on("80", "one")+on("83", "two"))
-	r.untilProblem("a.yaml: 10: Service default/one: is already defined at "+dir+"/a.yaml:2", "one", "two:83")
+	r.untilProblem("a.yaml:10: Service default/one: is already defined at "+dir+"/a.yaml:2", "one", "two:83")
 	write(t, dir, "a.yaml", on("82", "one"))
 	r.untilServices("one:82")
 }

@@ -25,6 +25,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -64,12 +65,19 @@ type Folder struct {
 type Problem struct {
 	// File is the path as the user would write it.
 	File string `json:"file"`
-	// Message says where in the file, which object and what to do about it.
+	// Line is where its object begins, 0 where the file as a whole is meant.
+	Line int `json:"line,omitempty"`
+	// Message says which object, what is wrong and what to do about it.
 	Message string `json:"message"`
 }
 
-// String returns "file: message".
-func (p Problem) String() string { return p.File + ": " + p.Message }
+// String returns "file:line: message", which editors and terminals make a link of.
+func (p Problem) String() string {
+	if p.Line == 0 {
+		return p.File + ": " + p.Message
+	}
+	return fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Message)
+}
 
 // file is what is known of one file.
 type file struct {
@@ -280,7 +288,7 @@ func (f *Folder) content() (translate.Resources, []Problem) {
 	var all translate.Resources
 	var problems []Problem
 	if f.problem != nil {
-		problems = append(problems, Problem{f.Dir, f.problem.Error()})
+		problems = append(problems, Problem{File: f.Dir, Message: f.problem.Error()})
 	}
 	names := slices.Sorted(maps.Keys(f.files))
 	owners := map[translate.Key]string{}
@@ -297,8 +305,13 @@ func (f *Folder) content() (translate.Resources, []Problem) {
 		report := func(err error) {
 			for line := range strings.Lines(err.Error()) {
 				// Some name the file themselves, with the line of an object.
-				line = strings.TrimPrefix(strings.TrimSpace(line), path+":")
-				problems = append(problems, Problem{path, strings.TrimSpace(line)})
+				p := Problem{File: path, Message: strings.TrimPrefix(strings.TrimSpace(line), path+":")}
+				if at, message, ok := strings.Cut(p.Message, ": "); ok {
+					if n, err := strconv.Atoi(at); err == nil {
+						p.Line, p.Message = n, message
+					}
+				}
+				problems = append(problems, p)
 			}
 		}
 		if err := f.files[name].err(); err != nil {

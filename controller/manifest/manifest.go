@@ -118,7 +118,7 @@ func yamlCause(err error, doc document) string {
 	case bytes.Contains(doc.text, []byte("{{")):
 		text, _, _ = strings.Cut(text, ": map[") // a dump of Go's
 		text += "; if {{ }} is of a template, fill it in first, with helm template or the like"
-	case strings.Contains(text, "cannot start any token") && bytes.Contains(doc.text, []byte("\t")):
+	case (strings.Contains(text, "cannot start any token") || strings.Contains(text, "tab character")) && bytes.Contains(doc.text, []byte("\t")):
 		text += "; indent with spaces, not with tabs"
 	}
 	return yamlLine.ReplaceAllStringFunc(text, func(line string) string {
@@ -168,6 +168,9 @@ func (d *decoder) object(raw []byte, line int, where string) {
 		key.Namespace = ""
 	case !known:
 		if cause := unknown(group, head.Kind); cause != "" {
+			if key.Name == "" {
+				key = translate.Key{} // cut off, more likely than not
+			}
 			d.fail(key, line, where+cause)
 		}
 		return
