@@ -71,10 +71,20 @@ func TestStreamsArriveWholeAndInOrder(t *testing.T) {
 	l := listen(t, "tcp", "127.0.0.1:0")
 	know(t, s, addrOf(l), Auto)
 	total := long(500, 10_000)
+	before := outcome(t, s, "spliced")
+	manyStreams(t, s, l, total, (*pair).warm)
+	if n := outcome(t, s, "spliced") - before; n != uint64(total) {
+		t.Errorf("%d of %d connections were spliced", n, total)
+	}
+}
+
+// manyStreams exchanges streams of random sizes over many connections, 50 at a
+// time, after something that each begins with.
+func manyStreams(t *testing.T, s *Splicer, l *net.TCPListener, total int, begin func(*pair) error) {
+	t.Helper()
 	count := &figures.Figures{Connections: int64(total)}
 	figures.Record(t, count)
 	const atATime = 50
-	before := outcome(t, s, "spliced")
 	for done := 0; done < total; done += atATime {
 		var pairs []*pair
 		for range atATime {
@@ -95,7 +105,7 @@ func TestStreamsArriveWholeAndInOrder(t *testing.T) {
 				defer p.agent.Close()
 				_ = p.agent.SetDeadline(time.Now().Add(time.Minute))
 				_ = p.backend.SetDeadline(time.Now().Add(time.Minute))
-				if err := p.warm(); err != nil {
+				if err := begin(p); err != nil {
 					t.Errorf("connection %d: %v", done+i, err)
 				}
 				sizes := rand.New(rand.NewPCG(1, uint64(done+i)))
@@ -107,9 +117,6 @@ func TestStreamsArriveWholeAndInOrder(t *testing.T) {
 			})
 		}
 		wg.Wait()
-	}
-	if n := outcome(t, s, "spliced") - before; n != uint64(total) {
-		t.Errorf("%d of %d connections were spliced", n, total)
 	}
 }
 
@@ -147,6 +154,25 @@ func TestFullMapsMeanTCP(t *testing.T) {
 		t.Fatal(err)
 	}
 	expectPath(t, c, PathSpliced, "")
+	c.Close()
+
+	// And as T1, where of 50 connections at a time there is room for 20.
+	l = listen(t, "tcp", "127.0.0.1:0")
+	know(t, s, addrOf(l), Auto)
+	spliced, full := outcome(t, s, "spliced"), outcome(t, s, "map_full")
+	total := long(200, 10_000)
+	manyStreams(t, s, l, total, func(p *pair) error {
+		for range earn {
+			if err := errors.Join(p.pass(p.agent, p.backend, 16), p.pass(p.backend, p.agent, 16)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	spliced, full = outcome(t, s, "spliced")-spliced, outcome(t, s, "map_full")-full
+	if spliced == 0 || full == 0 || spliced+full != uint64(total) {
+		t.Errorf("%d connections were spliced and %d found the map full, want some of both and %d in all", spliced, full, total)
+	}
 }
 
 // T3: bytes that are written before the backend has accepted stay in front.

@@ -23,6 +23,8 @@ var claims = []claim{
 		"agent", "TestEveryByteArrivesInOrderAndAtItsOwnConnection", ""},
 	{"The same of the splice alone, with writes of random sizes.",
 		"agent/splice", "TestStreamsArriveWholeAndInOrder", ""},
+	{"And where the maps are full: connections beyond are ordinary TCP.",
+		"agent/splice", "TestFullMapsMeanTCP", ""},
 	{"Bytes that are written before the backend has accepted stay in front.",
 		"agent/splice", "TestFirstBytesKeepTheirPlace", ""},
 	{"A reader that stalls holds up its sender, not the node.",
