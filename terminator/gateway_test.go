@@ -4,6 +4,7 @@ package terminator
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -20,20 +21,20 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/sluice-gateway/sluice/agent/config"
 	"github.com/sluice-gateway/sluice/bench/freeport"
+	"github.com/sluice-gateway/sluice/bench/leak"
 )
 
 func TestMain(m *testing.M) {
 	reexec()
-	goleak.VerifyTestMain(m)
+	os.Exit(leak.Of(m.Run).Run())
 }
 
 // gateway is a running server.
@@ -52,6 +53,9 @@ func run(t *testing.T, s *Server, snap *config.Snapshot) *gateway {
 	if s.Log == nil {
 		s.Log = slog.New(slog.DiscardHandler)
 	}
+	// Its clients and backends take all processors.
+	s.HandshakeTimeout = cmp.Or(s.HandshakeTimeout, time.Minute)
+	s.ConnectTimeout = cmp.Or(s.ConnectTimeout, time.Minute)
 	s.AccessLog = slog.New(slog.NewJSONHandler(g.access, nil))
 	g.apply(snap)
 	var ctx context.Context
@@ -90,7 +94,7 @@ func (g *gateway) apply(snap *config.Snapshot) {
 // eventually waits for a condition that needs no more than scheduling.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never happened: %s", what)
 		}
@@ -302,7 +306,7 @@ func dialTLS(t testing.TB, port uint16, c *tls.Config) *tls.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { raw.Close() })
-	_ = raw.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = raw.SetDeadline(time.Now().Add(5 * time.Minute))
 	conn := tls.Client(strictConn{raw.(*net.TCPConn)}, c)
 	if err := conn.Handshake(); err != nil {
 		t.Fatal(err)

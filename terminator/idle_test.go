@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSilentBackendsAreProbed looks at the socket option of a connection that
+// TestSilentPeersAreProbed looks at the socket options of a connection that
 // lives on.
-func TestSilentBackendsAreProbed(t *testing.T) {
+func TestSilentPeersAreProbed(t *testing.T) {
 	port := freePort(t)
 	to := backend(t, echo)
 	for name, way := range ways(t, port, to) {
@@ -22,11 +22,7 @@ func TestSilentBackendsAreProbed(t *testing.T) {
 			g := run(t, s, way.snap)
 			c := way.dial(t)
 			roundTrip(t, c)
-			eventually(t, "keepalive on the backend leg", func() bool {
-				c := g.s.conns.all()[0]
-				c.mu.Lock()
-				leg := c.backend
-				c.mu.Unlock()
+			probed := func(leg any) bool {
 				if tls, ok := leg.(*tlsLeg); ok {
 					leg = tls.TCPConn
 				}
@@ -40,6 +36,13 @@ func TestSilentBackendsAreProbed(t *testing.T) {
 					idle, _ = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE)
 				})
 				return on == 1 && idle == 7
+			}
+			eventually(t, "keepalive on both legs", func() bool {
+				c := g.s.conns.all()[0]
+				c.mu.Lock()
+				client, backend := c.client, c.backend
+				c.mu.Unlock()
+				return probed(client) && probed(backend)
 			})
 		})
 	}
