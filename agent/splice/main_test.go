@@ -13,8 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/sluice-gateway/sluice/bench/leak"
 	"github.com/sluice-gateway/sluice/bpf"
 )
 
@@ -29,20 +28,16 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv(roleEnv); role != "" {
 		os.Exit(playRole(role))
 	}
-	code := m.Run()
-	if shared.Splicer != nil {
-		if err := shared.Close(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
+	os.Exit(leak.Of(func() int {
+		code := m.Run()
+		if shared.Splicer != nil {
+			if err := shared.Close(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				code = 1
+			}
 		}
-	}
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
+		return code
+	}).Run())
 }
 
 // needRoot skips a test that the kernel half cannot run for.

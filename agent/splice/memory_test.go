@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-gateway/sluice/bench/keyed"
+	"github.com/sluice-gateway/sluice/bench/leak"
 )
 
 // A backend whose memory limit leaves no room for redirected bytes gets the rest
@@ -24,7 +25,7 @@ func TestBackendAtItsMemoryLimitGetsTheRestByTCP(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(root, limit)); err != nil {
 		t.Skipf("no limit for the memory of sockets alone on this machine: %v", err)
 	}
-	group, err := os.MkdirTemp(root, "sluice-test-")
+	group, err := os.MkdirTemp(root, leak.Name())
 	if err != nil {
 		t.Fatal(err)
 	}

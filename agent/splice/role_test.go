@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sluice-gateway/sluice/bench/leak"
 )
 
 // Tests with several processes run this binary again, in a role.
@@ -197,7 +199,7 @@ func newCgroup(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp(root, "sluice-test-")
+	dir, err := os.MkdirTemp(root, leak.Name())
 	if err != nil {
 		t.Fatal(err)
 	}

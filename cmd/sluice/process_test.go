@@ -103,7 +103,7 @@ func launch(t *testing.T, backend net.Addr, prefix []string, flags ...string) *g
 			t.Logf("log of the gateway:\n%s", g.logged())
 		}
 	})
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for talk(g.port, serverName) != nil {
 		select {
 		case <-g.exited:

@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 //	secret FILE NAME...    writes a Secret with a certificate for names, and that into FILE.pem
 //	talk PORT NAME         sends a line over TLS with that server name, and wants it back
 //	refused PORT NAME      wants a handshake or an echo to fail
-//	until PATTERN CMD...   runs a program until its output matches, 10 seconds at most
+//	until PATTERN CMD...   runs a program until its output matches, a minute at most
 //	get URL                prints status code and body
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -94,7 +94,7 @@ func TestScripts(t *testing.T) {
 
 func until(ts *testscript.TestScript, _ bool, args []string) {
 	pattern := regexp.MustCompile("(?m)" + args[0])
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		_ = ts.Exec(args[1], args[2:]...) // its exit status is not the matter
 		if pattern.MatchString(ts.ReadFile("stdout")) || pattern.MatchString(ts.ReadFile("stderr")) {
@@ -120,7 +120,7 @@ func get(ts *testscript.TestScript, _ bool, args []string) {
 
 // talk has one line echoed over TLS; the certificate must be for name.
 func talk(port, name string) error {
-	c, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", "127.0.0.1:"+port,
+	c, err := tls.DialWithDialer(&net.Dialer{Timeout: time.Minute}, "tcp", "127.0.0.1:"+port,
 		&tls.Config{ServerName: name, InsecureSkipVerify: true})
 	if err != nil {
 		return err
@@ -129,7 +129,7 @@ func talk(port, name string) error {
 	if err := c.ConnectionState().PeerCertificates[0].VerifyHostname(name); err != nil {
 		return err
 	}
-	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		return err
 	}
 	line := []byte("hello\n")
