@@ -10,7 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sluice-gateway/sluice/bench/leak"
+	"go.uber.org/goleak"
+
 	"github.com/sluice-gateway/sluice/bench/report"
 )
 
@@ -18,7 +19,7 @@ func TestMain(m *testing.M) {
 	if runPart(os.Args) { // the run under test starts its parts from this binary
 		return
 	}
-	os.Exit(leak.Of(m.Run).Run())
+	goleak.VerifyTestMain(m)
 }
 
 // TestASmallRunMeasuresEveryPeer does the first scenarios with each peer, and
