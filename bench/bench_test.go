@@ -10,8 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
-
+	"github.com/sluice-gateway/sluice/bench/leak"
 	"github.com/sluice-gateway/sluice/bench/report"
 )
 
@@ -19,7 +18,7 @@ func TestMain(m *testing.M) {
 	if runPart(os.Args) { // the run under test starts its parts from this binary
 		return
 	}
-	goleak.VerifyTestMain(m)
+	os.Exit(leak.Of(m.Run).Run())
 }
 
 // TestASmallRunMeasuresEveryPeer does the first scenarios with each peer, and

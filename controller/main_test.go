@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/sluice-gateway/sluice/bench/leak"
 	"github.com/sluice-gateway/sluice/deploy/apiserver"
 )
 
@@ -28,21 +29,14 @@ const system = "sluice-system"
 var server *apiserver.Server
 
 func TestMain(m *testing.M) {
-	os.Exit(func() (code int) {
+	os.Exit(leak.Of(func() (code int) {
 		var err error
 		if server, err = apiserver.Start(context.Background(), apiserver.Options{}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		defer func() {
-			err := server.Close()
-			if err == nil && code == 0 {
-				err = goleak.Find(goleak.IgnoreAnyFunction("k8s.io/klog/v2.(*flushDaemon).run.func1"),
-					// A watch of metadata that is stopped with an event on its way hangs
-					// (newGVKFixupWatcher of controller-runtime).
-					goleak.IgnoreTopFunction("k8s.io/apimachinery/pkg/watch.(*filteredWatch).loop"))
-			}
-			if err != nil {
+			if err := server.Close(); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 				code = 1
 			}
@@ -64,7 +58,10 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		return m.Run()
-	}())
+	}, goleak.IgnoreAnyFunction("k8s.io/klog/v2.(*flushDaemon).run.func1"),
+		// A watch of metadata that is stopped with an event on its way hangs
+		// (newGVKFixupWatcher of controller-runtime).
+		goleak.IgnoreTopFunction("k8s.io/apimachinery/pkg/watch.(*filteredWatch).loop")).Run())
 }
 
 // admin is a client that may do everything.
