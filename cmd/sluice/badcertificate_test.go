@@ -48,11 +48,14 @@ func TestABadCertificateLeavesTheLastGoodOneServed(t *testing.T) {
 			count.Faults++
 			if m.says == "" {
 				leaf := first(t, m.chain).SerialNumber.String()
-				eventually(t, "it is served", func() bool { return p.serial(t, "changing.example.com") == leaf })
+				p.waitFor(t, leaf)
 			} else {
-				eventually(t, "a status that says "+m.says, func() bool {
+				waitFor(t, func() string {
 					s := p.g.status()
-					return strings.Contains(s, "InvalidCertificateRef") && strings.Contains(s, m.says) && strings.Contains(s, "its last good certificate is still served")
+					if strings.Contains(s, "InvalidCertificateRef") && strings.Contains(s, m.says) && strings.Contains(s, "its last good certificate is still served") {
+						return ""
+					}
+					return "the status does not say " + m.says
 				})
 				if after := p.serial(t, "changing.example.com"); after != before {
 					t.Errorf("certificate %s is served, want %s", after, before)
@@ -101,7 +104,7 @@ func TestACertificateThatClientsRefuseIsServedWithAWarning(t *testing.T) {
 			leaf := first(t, chain)
 			p.give(t, "changing", chain, p.pkcs8(t))
 			count.Faults++
-			eventually(t, "it is served", func() bool { return p.serial(t, "changing.example.com") == leaf.SerialNumber.String() })
+			p.waitFor(t, leaf.SerialNumber.String())
 			roots := x509.NewCertPool()
 			roots.AddCert(leaf)
 			_, err := tls.Dial("tcp", "127.0.0.1:"+p.g.port, &tls.Config{ServerName: "changing.example.com", RootCAs: roots})
@@ -180,14 +183,14 @@ type pair struct {
 	handshakes int64
 }
 
-func newPair(t *testing.T) *pair {
+func newPair(t *testing.T, flags ...string) *pair {
 	t.Helper()
 	p := &pair{metrics: "127.0.0.1:" + freePort(t)}
 	var err error
 	if p.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		t.Fatal(err)
 	}
-	p.g = launch(t, serveTCP(t, echoForever), nil, "-splice", "off", "-metrics", p.metrics)
+	p.g = launch(t, serveTCP(t, echoForever), nil, append(flags, "-splice", "off", "-metrics", p.metrics)...)
 	p.give(t, "beside", p.certificate(t), p.pkcs8(t))
 	p.give(t, "changing", p.certificate(t), p.pkcs8(t))
 	p.g.write("names.yaml", namesObjects(p.g.port, "beside", "changing"))
@@ -216,6 +219,17 @@ func (p *pair) serial(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	return c.ConnectionState().PeerCertificates[0].SerialNumber.String()
+}
+
+// waitFor waits until a certificate is served.
+func (p *pair) waitFor(t *testing.T, serial string) {
+	t.Helper()
+	waitFor(t, func() string {
+		if p.serial(t, "changing.example.com") == serial {
+			return ""
+		}
+		return "the certificate " + serial + " is not served"
+	})
 }
 
 func (p *pair) pkcs8(t *testing.T) []byte { return pkcs8(t, p.key) }
