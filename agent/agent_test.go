@@ -38,7 +38,7 @@ func running(t *testing.T, log io.Writer) (a *Agent, stop func()) {
 	addresses := address.New(l) // which holds none
 	t.Cleanup(addresses.Close)
 	a, err := New(Options{Version: "test", Admin: filepath.Join(t.TempDir(), "admin.sock"), Metrics: "127.0.0.1:0", Log: l,
-		Collectors: []prometheus.Collector{addresses},
+		Collectors: []prometheus.Collector{addresses, NewLostLines()},
 		Resources:  func() (any, int) { return "resources", 3 }, Server: &terminator.Server{Log: l, DrainTimeout: time.Second}})
 	if err != nil {
 		t.Fatal(err)

@@ -44,6 +44,13 @@ func newSnapshots() *prometheus.CounterVec {
 	return v
 }
 
+// NewLostLines counts what whoever writes the access log could not write, for
+// Options.Collectors.
+func NewLostLines() prometheus.Counter {
+	return prometheus.NewCounter(prometheus.CounterOpts{Name: "sluice_access_log_lost_total",
+		Help: "Lines that the file of the access log could not take, as on a disk that is full."})
+}
+
 // collector exports what the agent itself knows.
 type collector struct{ a *Agent }
 

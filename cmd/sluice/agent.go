@@ -14,7 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
@@ -120,7 +119,7 @@ func clusterAgent(e *env, flags *flag.FlagSet, args []string) error {
 	opts.Server.FreeBind = true
 	// Who replaces this pod comes within seconds.
 	opts.Server.Linger = f.drainTimeout / 3
-	opts.Collectors = []prometheus.Collector{holder}
+	opts.Collectors = append(opts.Collectors, holder)
 	opts.Resources = func() (any, int) {
 		problems := src.Problems()
 		return resourceStatus{Problems: problems}, len(problems)

@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/sluice-gateway/sluice/agent"
 	"github.com/sluice-gateway/sluice/agent/address"
 	"github.com/sluice-gateway/sluice/agent/splice"
@@ -39,6 +41,8 @@ type runFlags struct {
 	drainTimeout, idleTimeout         time.Duration
 	maxConnections                    int
 	takeOver                          bool
+
+	lostLines prometheus.Counter // of the access log
 }
 
 func (f *runFlags) register(flags *flag.FlagSet) {
@@ -96,13 +100,15 @@ func (f *runFlags) open(e *env) (log *slog.Logger, accessLog io.WriteCloser, err
 	if _, err := agent.Harden(); err != nil {
 		log.Warn("process is not hardened", "error", err)
 	}
-	accessLog, err = openAccessLog(f.accessLog, e.stdout, log)
+	f.lostLines = agent.NewLostLines()
+	accessLog, err = openAccessLog(f.accessLog, e.stdout, log, f.lostLines)
 	return log, accessLog, err
 }
 
 // options are those of an agent that runs as the flags say.
 func (f *runFlags) options(log *slog.Logger, accessLog io.Writer) agent.Options {
 	opts := agent.Options{Version: buildVersion(), Instance: os.Getenv("POD_NAME"), Admin: f.admin, TakeOver: f.takeOver, Page: ownPage, Log: log,
+		Collectors: []prometheus.Collector{f.lostLines},
 		Server: &terminator.Server{NoRecordLoop: f.recordLoop == "off", NoEventLoop: f.eventLoop == "off", NoGCM: f.gcm == "off",
 			DrainTimeout: f.drainTimeout, IdleTimeout: f.idleTimeout, MaxConnections: f.maxConnections, Log: log}}
 	if f.metrics != "off" {
