@@ -45,7 +45,7 @@ func TestAKilledGatewayLooksFinishedToNobody(t *testing.T) {
 					break
 				}
 				t.Run(strconv.Itoa(i), func(t *testing.T) {
-					bytes, after := killUnderStreams(t, splice, connections)
+					bytes, after := killUnderStreams(t, splice, connections, func(g *gateway) { _ = g.end(syscall.SIGKILL) })
 					moved += bytes
 					served = append(served, after)
 				})
@@ -71,7 +71,7 @@ func timeLeft(t *testing.T) bool {
 
 // killUnderStreams returns how many bytes came before the kill, and how long it
 // took from there until a gateway that was started at once served.
-func killUnderStreams(t *testing.T, splice string, connections uint64) (moved int64, served time.Duration) {
+func killUnderStreams(t *testing.T, splice string, connections uint64, kill func(*gateway)) (moved int64, served time.Duration) {
 	s := &streams{start: make(chan struct{}), failures: make(chan error, 4*connections)}
 	s.flowing.Add(2 * int(connections))
 	s.over.Add(2 * int(connections))
@@ -116,7 +116,7 @@ func killUnderStreams(t *testing.T, splice string, connections uint64) (moved in
 	if splice == "auto" && !strings.Contains(g.conns(), `"spliced"`) {
 		t.Error("no connection is spliced")
 	}
-	_ = g.end(syscall.SIGKILL)
+	kill(g)
 	began := time.Now()
 	again := exec.Command(g.cmd.Args[0], g.cmd.Args[1:]...)
 	again.Stderr = g.log

@@ -64,6 +64,8 @@ var claims = []claim{
 		"cmd/sluice", "TestABadCertificateLeavesTheLastGoodOneServed", ""},
 	{"What expired, is not valid yet or is not for servers is served with a warning, for clients to decide.",
 		"cmd/sluice", "TestACertificateThatClientsRefuseIsServedWithAWarning", ""},
+	{"A gateway that the kernel kills for want of memory looks finished to nobody, either.",
+		"cmd/sluice", "TestAGatewayOutOfMemoryLooksFinishedToNobody", ""},
 	{"A private key is in no status, metric, log, error, file or dump.",
 		"cmd/sluice", "TestAPrivateKeyIsNowhere",
 		"Go's collector clears no memory, so copies stay in that of the process after the Secret is gone; nobody but root may read it, and it leaves no core"},

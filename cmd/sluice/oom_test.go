@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/bench/figures"
+)
+
+// T15: a gateway that runs out of the memory of its cgroup is killed by the kernel:
+// to its clients and backends as any other kill, and another one serves at once.
+func TestAGatewayOutOfMemoryLooksFinishedToNobody(t *testing.T) {
+	needRoot(t)
+	count := &figures.Figures{Connections: 200, Faults: 1}
+	figures.Record(t, count)
+	bytes, served := killUnderStreams(t, "auto", 200, outOfMemory)
+	count.Bytes = bytes
+	count.What = fmt.Sprintf("OOM kill; started again at once, it served after %v", served.Round(time.Millisecond))
+	t.Log(count.What)
+}
+
+// outOfMemory leaves a gateway little more memory than it has, and connects until
+// that is used up.
+func outOfMemory(g *gateway) {
+	g.t.Helper()
+	dir := memoryCgroup(g.t, fmt.Sprintf("sluice-test-%d-%s", os.Getpid(), g.port))
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(g.cmd.Process.Pid)), 0o600); err != nil {
+		g.t.Fatal(err)
+	}
+	for range 20_000 {
+		select {
+		case <-g.exited:
+			var events []byte
+			for _, name := range []string{"memory.oom_control", "memory.events"} {
+				b, _ := os.ReadFile(filepath.Join(dir, name))
+				events = append(events, b...)
+			}
+			if !strings.Contains(string(events), "oom_kill 1") {
+				g.t.Errorf("it ended by something else (%v):\n%s", g.err, events)
+			}
+			return
+		default:
+		}
+		if c, err := g.connect(); err == nil {
+			defer c.Close()
+		}
+	}
+	g.t.Fatal("the gateway has not run out of memory")
+}
+
+// memoryCgroup makes a cgroup with room for 4 MiB, of version 2 where that counts
+// memory, else of version 1.
+func memoryCgroup(t *testing.T, name string) string {
+	t.Helper()
+	const limit = "4194304"
+	for _, kind := range []struct{ root, limit string }{
+		{"/sys/fs/cgroup", "memory.max"}, {"/sys/fs/cgroup/memory", "memory.limit_in_bytes"}} {
+		dir := filepath.Join(kind.root, name)
+		if os.Mkdir(dir, 0o755) != nil {
+			continue
+		}
+		t.Cleanup(func() { _ = os.Remove(dir) }) // after the gateway, which has ended
+		if _, err := os.Stat(filepath.Join(dir, kind.limit)); err != nil {
+			continue // a plain folder, or without the controller
+		}
+		if err := os.WriteFile(filepath.Join(dir, kind.limit), []byte(limit), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	t.Skip("no cgroup of this machine limits memory")
+	return ""
+}
