@@ -251,7 +251,7 @@ func (s *Server) tend(ctx context.Context) {
 // dialer makes backend legs: no keepalive yet (probe), no MPTCP (a sockmap cannot hold one),
 // and a reset on close from before the first packet on.
 func (s *Server) dialer() *net.Dialer {
-	d := &net.Dialer{KeepAlive: -1, Control: lingerControl}
+	d := &net.Dialer{KeepAlive: -1, Control: legControl}
 	d.SetMultipathTCP(false)
 	return d
 }

@@ -68,7 +68,7 @@ func (s *Server) listen(k *socket) {
 		control = freeBind
 	}
 	lc := net.ListenConfig{KeepAlive: -1, Control: func(network, address string, c syscall.RawConn) error {
-		return errors.Join(control(network, address, c), lingerControl(network, address, c), s.listenControl(c))
+		return errors.Join(control(network, address, c), legControl(network, address, c), s.listenControl(c))
 	}}
 	lc.SetMultipathTCP(false)
 	var ln net.Listener
@@ -131,11 +131,14 @@ func freeBind(_, _ string, c syscall.RawConn) error {
 	return err
 }
 
-// lingerControl makes closing a reset until the streams ended in order.
-func lingerControl(_, _ string, c syscall.RawConn) error {
+// legControl is how each leg begins. Closing it is a reset until the streams ended
+// in order, and a byte that was sent with MSG_OOB keeps its place in the stream, where
+// it would be missing otherwise.
+func legControl(_, _ string, c syscall.RawConn) error {
 	var err error
 	if cerr := c.Control(func(fd uintptr) {
-		err = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		err = errors.Join(unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}),
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1))
 	}); cerr != nil {
 		return cerr
 	}

@@ -99,14 +99,16 @@ func (s *Splicer) newConn(tcp *net.TCPConn, raw syscall.RawConn) *Conn {
 // beforeConnect shows the connection to sl_sockops. Without the mark it is an
 // ordinary connection, so a failure is no reason not to connect. SO_LINGER is set
 // as early, so that a process that is killed at any moment resets its backends:
-// an empty stream that ends in order would be an answer to some.
+// an empty stream that ends in order would be an answer to some. What the backend
+// sends with MSG_OOB is in the stream when it is spliced, and so it is by TCP.
 func (s *Splicer) beforeConnect(_, _ string, raw syscall.RawConn) error {
-	var linger error
+	var set error
 	err := raw.Control(func(fd uintptr) {
 		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(s.mark))
-		linger = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		set = errors.Join(unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}),
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1))
 	})
-	return errors.Join(err, linger)
+	return errors.Join(err, set)
 }
 
 // Read reads like a TCP connection does. In particular it returns ECONNRESET

@@ -3,9 +3,7 @@
 package relay
 
 import (
-	"cmp"
 	"errors"
-	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -58,7 +56,7 @@ func (p *pipe) close() {
 }
 
 // fill moves what has come on a socket into a pipe that is empty. At the end of
-// the stream it moves nothing.
+// the stream, and before urgent data, it moves nothing.
 func (e *end) fill(p *pipe) error {
 	var n int64
 	var err error
@@ -111,14 +109,18 @@ func (c *Looped) carryPlain(from, to *end, count func(int)) error {
 	if from.bulk {
 		if p := l.pipe(); p != nil {
 			err := from.fill(p)
-			if err != nil || p.n == 0 {
-				l.putPipe(p)
-				return cmp.Or(err, io.EOF)
-			}
 			from.bulk = p.n >= bulk
-			count(p.n)
-			to.through = p
-			return nil
+			if p.n > 0 {
+				count(p.n)
+				to.through = p
+				return nil
+			}
+			l.putPipe(p)
+			if err != nil {
+				return err
+			}
+			// The end of the stream, or urgent data, before which splice(2) stops
+			// as well: read(2) tells.
 		}
 	}
 	b := buffers.Get().(*buffer)

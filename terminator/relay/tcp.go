@@ -3,6 +3,7 @@
 package relay
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -42,9 +43,23 @@ type direction struct {
 }
 
 func (d direction) copy() (int64, error) {
-	n, err := io.Copy(d.to, d.from)
-	if err != nil {
-		return n, err
+	var n int64
+	for urgent := make([]byte, 1); ; n++ {
+		m, err := io.Copy(d.to, d.from)
+		n += m
+		if err != nil {
+			return n, err
+		}
+		// splice(2) stops before urgent data as it does at the end: read(2) tells.
+		if _, err = d.from.Read(urgent); errors.Is(err, io.EOF) {
+			break
+		}
+		if err == nil {
+			_, err = d.to.Write(urgent)
+		}
+		if err != nil {
+			return n, err
+		}
 	}
 	var in socket
 	in.init(d.from)
