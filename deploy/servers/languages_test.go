@@ -29,13 +29,13 @@ var languages = []server{
 	{
 		name: "java", version: []string{"sh", "-c", "java -version 2>&1 | head -n 1"},
 		start: func(m *machine) netip.AddrPort { return m.start(7001, "java", source("Echo.java"), "7001", "read") },
-		uses:  []use{{client: "keyed streams", run: echoes}, {client: "keyed streams by TCP", tcp: true, run: echoes}},
+		uses:  []use{{client: "keyed streams", blocks: true, run: echoes}, {client: "keyed streams by TCP", tcp: true, run: echoes}},
 	}, {
 		name: "java-available", version: []string{"sh", "-c", "java -version 2>&1 | head -n 1"},
 		start: func(m *machine) netip.AddrPort {
 			return m.start(7002, "java", source("Echo.java"), "7002", "available")
 		},
-		uses: []use{{client: "keyed streams", asks: true, run: echoes}},
+		uses: []use{{client: "keyed streams", asks: true, blocks: true, run: echoes}},
 	}, {
 		name: "python-asyncio", version: []string{debianPython, "--version"},
 		start: func(m *machine) netip.AddrPort { return m.start(7003, debianPython, source("echo.py"), "7003") },

@@ -42,6 +42,9 @@ type use struct {
 	// splices says that the server reads with splice(2): what it sends is spliced,
 	// what is sent to it is not.
 	splices bool
+	// blocks says that the server reads a blocking socket, so that one connection at
+	// most is spliced, unless several are made at once.
+	blocks bool
 	// asks says that the server asks FIONREAD, and hangs when it is told too little.
 	// Where this kernel's answer is wrong for spliced connections, one is reset
 	// when it asks, and later ones are relayed.
@@ -91,6 +94,9 @@ func (u use) in(t *testing.T, m mode, to netip.AddrPort, version string) {
 		wanted = append(wanted, "relay reader_splices")
 	case g.mayReset():
 		wanted = append([]string{"relay reader_fionread", "relay reader_unproven"}, wanted...)
+	}
+	if u.blocks && m.spliced() {
+		wanted = append(wanted, "relay reader_blocks")
 	}
 	ways := map[string]int64{}
 	for _, a := range g.ended() {

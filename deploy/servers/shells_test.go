@@ -30,7 +30,7 @@ PermitRootLogin prohibit-password
 `, m.dir)))
 	},
 	uses: []use{
-		{client: "ssh through openssl s_client, 20 MB each way and 2,000 lines", run: shell},
+		{client: "ssh through openssl s_client, 20 MB each way and 2,000 lines", blocks: true, run: shell},
 	},
 }}
 
