@@ -9,7 +9,7 @@ WITHOUT_ROOT := [ "$$(id -u)" = 0 ] || \
 	echo "These tests ran without root: in relay mode. Those of the splice and of network namespaces were skipped; root runs them too."
 
 .DEFAULT_GOAL := help
-.PHONY: help build image generate fresh lint kubernetes test race test-long test-soak servers model reliability fuzz demo cluster cluster-down e2e smoke quickstart workshop conformance scale bench bench-quick ci clean
+.PHONY: help build image generate fresh lint kubernetes test race test-long test-soak servers protocol model reliability fuzz demo cluster cluster-down e2e smoke quickstart workshop conformance scale bench bench-quick ci clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ test-soak: ## an hour (SOAK=10m: less) of 1,000 idle and 100 busy connections wh
 servers: ## in front of real servers from Debian's packages, as root, five minutes; FIGURES=DIR keeps what was counted
 	@deploy/packages.sh servers
 	cd deploy/servers && SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) test -tags servers -count=1 -timeout 60m
+
+protocol: ## attacked by the TLS protocol, beside crypto/tls alone; FIGURES=DIR keeps what was counted, TESTS=REGEXP
+	cd deploy/protocol && SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) test -tags protocol -count=1 -timeout 60m -run '$(TESTS)'
 
 model: ## every interleaving of the splice's models, and of each of their mutants, by spin
 	@deploy/packages.sh model

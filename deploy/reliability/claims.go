@@ -77,6 +77,9 @@ var claims = []claim{
 		"deploy/e2e", "TestGrantsComeAndGo", ""},
 	{"Clients that never finish a handshake keep nobody out, and leave nothing.",
 		"cmd/sluice", "TestClientsThatNeverFinishAHandshakeKeepNobodyOut", ""},
+	{"Floods of KeyUpdates, of empty and tiny records, and of alerts are ended by a limit, or cost about what they cost the attacker.",
+		"deploy/protocol", "TestFloods",
+		"without the record loop crypto/tls ends no flood of KeyUpdates with a byte of data after each"},
 	{"Rollouts refuse nobody.", "deploy/e2e", "TestRolloutsRefuseNobody", ""},
 	{"An agent's pod that is deleted is replaced without a refusal.", "deploy/e2e", "TestADeletedPodIsReplacedWithoutRefusal", ""},
 	{"Without controllers a node serves on.", "deploy/e2e", "TestControllersAway", ""},
@@ -111,6 +114,8 @@ func (c claim) command() string {
 		return "`make model`"
 	case c.test == soak:
 		return "`make test-soak`"
+	case c.pkg == "deploy/protocol":
+		return fmt.Sprintf("`make protocol TESTS='%s$'`", c.test)
 	case c.pkg == "deploy/e2e":
 		return fmt.Sprintf("`SLUICE_LONG=1 deploy/e2e/run.sh -test.run '%s$'`", c.test)
 	}
