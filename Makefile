@@ -52,18 +52,16 @@ test-long: kubernetes ## the reliability figures in full size (10,000 connection
 test-soak: ## an hour (SOAK=10m: less) of 1,000 idle and 100 busy connections while others come and go: no error, no leak
 	SLUICE_SOAK=$(or $(SOAK),1h) $(GO) test -count=1 -timeout 0 -v -run TestASoakedGatewayHoldsNothingBack ./cmd/sluice
 servers: ## in front of real servers from Debian's packages, as root, five minutes; FIGURES=DIR keeps what was counted
-	@deploy/packages.sh servers
-	cd deploy/servers && SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) test -tags servers -count=1 -timeout 60m
-
-protocol: ## attacked by the TLS protocol, beside crypto/tls alone; FIGURES=DIR keeps what was counted, TESTS=REGEXP
-	cd deploy/protocol && SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) test -tags protocol -count=1 -timeout 60m -run '$(TESTS)'
+protocol: ## attacked by the TLS protocol, beside crypto/tls alone; five minutes; FIGURES=DIR, TESTS=REGEXP
+servers protocol:
+	@deploy/packages.sh $@
+	cd deploy/$@ && SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) test -tags $@ -count=1 -timeout 60m -run '$(TESTS)'
 
 model: ## every interleaving of the splice's models, and of each of their mutants, by spin
 	@deploy/packages.sh model
 	bpf/model/check.sh
 reliability: ## RELIABILITY.md, of what tests counted that ran with SLUICE_FIGURES=deploy/reliability/figures
-	mkdir -p build
-	$(GO) run ./deploy/reliability >build/RELIABILITY.md && mv build/RELIABILITY.md RELIABILITY.md
+	mkdir -p build && $(GO) run ./deploy/reliability >build/RELIABILITY.md && mv build/RELIABILITY.md RELIABILITY.md
 
 fuzz: ## each fuzz target for FUZZTIME (default 1m)
 	@.ci/fuzz $(FUZZTIME)
@@ -94,8 +92,7 @@ bench: ## CPU, memory and latency against other gateways into bench/results; SCE
 	@SCENARIOS="$(SCENARIOS)" PEERS="$(PEERS)" ROUNDS="$(ROUNDS)" bench/run.sh
 bench-quick: ## three minutes of it: Sluice over HAProxy, beside the same ratios of bench/results
 	@deploy/packages.sh bench
-	$(GO) run ./bench -rounds 3 -peers spliced,relay,haproxy \
-		-scenarios "upload,download,100 B x 16,handshake resumed,idle 1000" -against bench/results
+	$(GO) run ./bench -rounds 3 -peers spliced,relay,haproxy -scenarios "upload,download,100 B x 16,handshake resumed,idle 1000" -against bench/results
 
 ci: lint fresh test race ## what must hold before a change lands
 clean: ## remove what was built

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Installs the Debian packages that a task needs and that are missing.
-# usage: deploy/packages.sh demo|test|generate|bench|cluster|services|servers|model
+# usage: deploy/packages.sh demo|test|generate|bench|cluster|services|servers|protocol|model
 set -eu
 
 case "${1:-}" in
@@ -23,7 +23,9 @@ model)    want="spin gcc libc6-dev" ;;
 servers)  want="redis-server redis-tools postgresql-15 postgresql-client-15 mariadb-server-core mariadb-client-core
 	mosquitto mosquitto-clients python3 python3-paho-mqtt nats-server rabbitmq-server python3-pika nginx curl
 	default-jdk-headless nodejs haproxy openssh-server openssh-client openssl socat iproute2 util-linux" ;;
-*)        echo "usage: $0 demo|test|generate|bench|cluster|services|servers|model" >&2; exit 2 ;;
+# What the attackers of deploy/protocol are run with, and fetched.
+protocol) want="python3 python3-venv dpkg-dev" ;;
+*)        echo "usage: $0 demo|test|generate|bench|cluster|services|servers|protocol|model" >&2; exit 2 ;;
 esac
 
 missing=""
