@@ -24,7 +24,7 @@ servers)  want="redis-server redis-tools postgresql-15 postgresql-client-15 mari
 	mosquitto mosquitto-clients python3 python3-paho-mqtt nats-server rabbitmq-server python3-pika nginx curl
 	default-jdk-headless nodejs haproxy openssh-server openssh-client openssl socat iproute2 util-linux" ;;
 # What the attackers of deploy/protocol are run with, and fetched.
-protocol) want="python3 python3-venv dpkg-dev" ;;
+protocol) want="python3 python3-venv dpkg-dev curl openssl gnutls-bin" ;;
 *)        echo "usage: $0 demo|test|generate|bench|cluster|services|servers|protocol|model" >&2; exit 2 ;;
 esac
 

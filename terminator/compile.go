@@ -249,6 +249,7 @@ func (s *Server) compileTLS(st *state, l *listener, problems map[string]error) {
 			GetCertificate:              l.certificate,
 			NextProtos:                  alpn,
 			MinVersion:                  max(tls.VersionTLS12, l.config.TLS.MinVersion),
+			CipherSuites:                suites12,
 			DynamicRecordSizingDisabled: true,
 		}
 		l.askClients(c)
@@ -261,6 +262,18 @@ func (s *Server) compileTLS(st *state, l *listener, problems map[string]error) {
 		l.forHTTP = make([]string{"h2", "http/1.1"})
 	}
 	keys.use(l.forL4, l.forHTTP)
+}
+
+// suites12 are the cipher suites of TLS 1.2: those with authenticated encryption.
+// crypto/tls would have some with CBC and SHA-1, too, which Mozilla's guideline for
+// servers no longer has. Those of TLS 1.3 cannot be chosen.
+var suites12 = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+	tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 }
 
 // claimsHTTP tells whether connections with this SNI name are HTTP.

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,9 +31,10 @@ type subject struct {
 }
 
 var (
-	gateway   = subject{"gateway", []string{"-splice=off"}}
-	noRecord  = subject{"gateway, no record loop", []string{"-splice=off", "-record-loop=off"}}
-	reference = subject{"crypto/tls", nil}
+	gateway     = subject{"gateway", []string{"-splice=off"}}
+	noRecord    = subject{"gateway, no record loop", []string{"-splice=off", "-record-loop=off"}}
+	noEventLoop = subject{"gateway, no event loop", []string{"-splice=off", "-event-loop=off"}}
+	reference   = subject{"crypto/tls", nil}
 )
 
 // running is a subject's process.
@@ -180,7 +182,7 @@ func bare(conf string) error {
 	if err := json.Unmarshal([]byte(conf), &c); err != nil {
 		return err
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12, DynamicRecordSizingDisabled: true}
+	config := bareConfig()
 	for _, p := range c.Pairs {
 		pair, err := tls.LoadX509KeyPair(p[0], p[1])
 		if err != nil {
@@ -200,6 +202,17 @@ func bare(conf string) error {
 		}
 		go bareProxy(tls.Server(raw, config), c.Backend)
 	}
+}
+
+// bareConfig is the gateway's, but for certificates and protocols.
+func bareConfig() *tls.Config {
+	c := &tls.Config{MinVersion: tls.VersionTLS12, DynamicRecordSizingDisabled: true}
+	for _, s := range tls.CipherSuites() {
+		if slices.Contains(s.SupportedVersions, tls.VersionTLS12) && !strings.Contains(s.Name, "_CBC_") {
+			c.CipherSuites = append(c.CipherSuites, s.ID)
+		}
+	}
+	return c
 }
 
 func bareProxy(client *tls.Conn, address string) {

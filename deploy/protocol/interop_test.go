@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build protocol
+
+package protocol
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/bench/figures"
+)
+
+// group is a key exchange, as each client calls it; "" where it has it not.
+type group struct {
+	name                  string
+	id                    tls.CurveID
+	openssl, gnutls, curl string
+}
+
+var groups = []group{
+	{"X25519", tls.X25519, "X25519", "GROUP-X25519", "X25519"},
+	{"P-256", tls.CurveP256, "P-256", "GROUP-SECP256R1", "P-256"},
+	{"X25519MLKEM768", tls.X25519MLKEM768, "", "", ""},
+}
+
+// TestInterop has clients of several makes handshake with each version, kind of
+// certificate and key exchange, and get an answer through the gateway.
+func TestInterop(t *testing.T) {
+	count := &figures.Figures{What: "handshakes of OpenSSL, GnuTLS, curl and Go, in TLS 1.2 and 1.3, with RSA and ECDSA, X25519, P-256 and, Go alone, X25519MLKEM768"}
+	figures.Record(t, count)
+	for _, p := range site.pairs {
+		server := gateway.launch(t, answering(t), p)
+		host, port, _ := net.SplitHostPort(server.address)
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			v := tls.VersionName(version)[len("TLS "):]
+			for _, g := range groups {
+				if g.id == tls.X25519MLKEM768 && version != tls.VersionTLS13 {
+					continue
+				}
+				try := func(client string, f func(t *testing.T) error) {
+					count.Connections++
+					t.Run(fmt.Sprintf("%s, TLS %s, %s, %s", client, v, p.name, g.name), func(t *testing.T) {
+						if err := f(t); err != nil {
+							count.Failures++
+							t.Error(err)
+						}
+					})
+				}
+				if g.openssl != "" {
+					try("openssl", func(t *testing.T) error {
+						return asks(t, "openssl", "s_client", "-quiet", "-connect", server.address, "-servername", name, "-CAfile", site.ca,
+							"-verify_return_error", "-groups", g.openssl, "-tls"+strings.Replace(v, ".", "_", 1))
+					})
+					try("gnutls-cli", func(t *testing.T) error {
+						return asks(t, "gnutls-cli", "--x509cafile", site.ca, "--sni-hostname", name, "--verify-hostname", name,
+							"--priority", "NORMAL:-VERS-ALL:+VERS-TLS"+v+":-GROUP-ALL:+"+g.gnutls, "-p", port, host)
+					})
+					try("curl", func(t *testing.T) error {
+						return asks(t, "curl", "-sSi", "--cacert", site.ca, "--tlsv"+v, "--tls-max", v, "--curves", g.curl,
+							"--resolve", name+":"+port+":"+host, "https://"+name+":"+port+"/")
+					})
+				}
+				try("Go", func(*testing.T) error {
+					c := client()
+					c.MinVersion, c.MaxVersion, c.CurvePreferences = version, version, []tls.CurveID{g.id}
+					conn, err := tls.Dial("tcp", server.address, c)
+					if err != nil {
+						return err
+					}
+					defer conn.Close()
+					if _, err := io.WriteString(conn, "\n"); err != nil {
+						return err
+					}
+					if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || line != answer+"\r\n" {
+						return fmt.Errorf("answered by %q, %v", line, err)
+					}
+					return nil
+				})
+			}
+		}
+	}
+}
+
+// asks runs a client that sends an empty line, and waits for the answer.
+func asks(t *testing.T, program string, args ...string) error {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, args...)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	var problems bytes.Buffer
+	cmd.Stderr = &problems
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	_, _ = io.WriteString(in, "\n")
+	answered := false
+	for s := bufio.NewScanner(out); !answered && s.Scan(); {
+		answered = strings.Contains(s.Text(), answer)
+	}
+	_ = in.Close()
+	cancel()
+	_ = cmd.Wait()
+	if !answered {
+		return fmt.Errorf("%s has no answer: %s", program, &problems)
+	}
+	return nil
+}
