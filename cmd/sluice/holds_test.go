@@ -5,10 +5,13 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,10 +24,11 @@ import (
 type holds struct {
 	rss                     int64 // bytes
 	descriptors, goroutines int64
+	entries                 int // in maps of the splice
 }
 
 func (h holds) String() string {
-	return fmt.Sprintf("%.1f MiB, %d descriptors, %d goroutines", float64(h.rss)/(1<<20), h.descriptors, h.goroutines)
+	return fmt.Sprintf("%.1f MiB, %d descriptors, %d goroutines, %d entries in maps", float64(h.rss)/(1<<20), h.descriptors, h.goroutines, h.entries)
 }
 
 // holds asks /proc and the gateway's metrics.
@@ -37,7 +41,31 @@ func (g *gateway) holds(metrics string) (h holds) {
 		g.t.Fatal(err)
 	}
 	h.descriptors, h.goroutines = int64(len(open)), int64(g.counts(metrics)["go_goroutines"])
+	if _, err := os.Stat(g.pins()); err == nil {
+		h.entries = g.entries()
+	}
 	return h
+}
+
+// entries are those of all maps of the splice.
+func (g *gateway) entries() (n int) {
+	g.t.Helper()
+	maps, err := filepath.Glob(filepath.Join(g.pins(), "sl_*"))
+	if err != nil || len(maps) == 0 {
+		g.t.Fatalf("maps in %s: %v, %v", g.pins(), maps, err)
+	}
+	for _, m := range maps {
+		out, err := exec.Command("bpftool", "-j", "map", "dump", "pinned", m).Output()
+		if err != nil {
+			g.t.Fatalf("bpftool map dump pinned %s: %v", m, err)
+		}
+		var entries []json.RawMessage
+		if err := json.Unmarshal(out, &entries); err != nil {
+			g.t.Fatalf("bpftool map dump pinned %s: %v", m, err)
+		}
+		n += len(entries)
+	}
+	return n
 }
 
 // resident is a process's RSS in bytes.
@@ -80,7 +108,7 @@ func (g *gateway) settles(metrics string, before holds) (now holds) {
 	const slack = 10 // connections for metrics, a collection that runs
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		now = g.holds(metrics)
-		if now.descriptors <= before.descriptors+slack && now.goroutines <= before.goroutines+slack {
+		if now.descriptors <= before.descriptors+slack && now.goroutines <= before.goroutines+slack && now.entries <= before.entries+slack {
 			return now
 		}
 		if time.Now().After(deadline) {

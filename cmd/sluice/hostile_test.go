@@ -75,7 +75,7 @@ type hostiles struct {
 // hostiles connects them, from many addresses.
 func (g *gateway) hostiles(silent, trickling int) *hostiles {
 	g.t.Helper()
-	hello := clientHello(g.t)
+	hello := clientHello(g.t, serverName)
 	h := &hostiles{}
 	var all []net.Conn
 	h.close = sync.OnceFunc(func() {
@@ -115,13 +115,13 @@ func (g *gateway) hostiles(silent, trickling int) *hostiles {
 }
 
 // clientHello is what a client sends first.
-func clientHello(t *testing.T) []byte {
+func clientHello(t *testing.T, name string) []byte {
 	t.Helper()
 	a, b := net.Pipe()
 	defer b.Close()
 	go func() {
 		defer a.Close()
-		_ = tls.Client(a, &tls.Config{ServerName: serverName, InsecureSkipVerify: true}).Handshake()
+		_ = tls.Client(a, &tls.Config{ServerName: name, InsecureSkipVerify: true}).Handshake()
 	}()
 	record := make([]byte, 5)
 	if _, err := io.ReadFull(b, record); err != nil {

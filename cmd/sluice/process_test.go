@@ -45,8 +45,10 @@ type gateway struct {
 	t    *testing.T
 	dir  string // conf is below it
 	port string
-	cmd  *exec.Cmd
-	log  *os.File
+	// backend is where the gateway sends everything.
+	backend net.Addr
+	cmd     *exec.Cmd
+	log     *os.File
 	// exited is closed when the process has ended; err is how the first one did.
 	exited chan struct{}
 	err    error
@@ -71,7 +73,7 @@ func objects(port, endpoint string) []byte {
 // command line, as setpriv and the like want it.
 func launch(t *testing.T, backend net.Addr, prefix []string, flags ...string) *gateway {
 	t.Helper()
-	g := &gateway{t: t, dir: t.TempDir(), port: freePort(t), exited: make(chan struct{})}
+	g := &gateway{t: t, dir: t.TempDir(), port: freePort(t), backend: backend, exited: make(chan struct{})}
 	if err := os.Mkdir(filepath.Join(g.dir, "conf"), 0o700); err != nil {
 		t.Fatal(err)
 	}

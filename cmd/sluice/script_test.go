@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -195,6 +196,10 @@ func newCertificate(notAfter time.Time, names ...string) (*certificate, error) {
 	if err != nil {
 		return nil, err
 	}
+	return certificateWith(key, notAfter, names...)
+}
+
+func certificateWith(key crypto.Signer, notAfter time.Time, names ...string) (*certificate, error) {
 	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
 	if err != nil {
 		return nil, err
@@ -202,7 +207,7 @@ func newCertificate(notAfter time.Time, names ...string) (*certificate, error) {
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: names[0]}, DNSNames: names,
 		NotBefore: notAfter.Add(-48 * time.Hour), NotAfter: notAfter,
-	}, &x509.Certificate{Subject: pkix.Name{CommonName: names[0]}}, &key.PublicKey, key)
+	}, &x509.Certificate{Subject: pkix.Name{CommonName: names[0]}}, key.Public(), key)
 	if err != nil {
 		return nil, err
 	}

@@ -5,14 +5,11 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -225,21 +222,7 @@ func (s *soak) settle() holding {
 		s.Fatal(err)
 	}
 	h.descriptors = len(descriptors)
-	maps, err := filepath.Glob(filepath.Join(s.g.pins(), "sl_*"))
-	if err != nil || len(maps) == 0 {
-		s.Fatalf("maps in %s: %v, %v", s.g.pins(), maps, err)
-	}
-	for _, m := range maps {
-		out, err := exec.Command("bpftool", "-j", "map", "dump", "pinned", m).Output()
-		if err != nil {
-			s.Fatalf("bpftool map dump pinned %s: %v", m, err)
-		}
-		var entries []json.RawMessage
-		if err := json.Unmarshal(out, &entries); err != nil {
-			s.Fatalf("bpftool map dump pinned %s: %v", m, err)
-		}
-		h.entries += len(entries)
-	}
+	h.entries = s.g.entries()
 	return h
 }
 

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/bench/figures"
+)
+
+// T37: more clients come at once than the accept queue holds (net.core.somaxconn), as the
+// gateway is stopped for a moment. Each is served in the end, by a second try
+// where the gateway was too busy for the first. 5,000 with SLUICE_LONG set.
+func TestABurstIsServedInTheEnd(t *testing.T) {
+	clients := 200
+	if full {
+		clients = 5000
+	}
+	for _, splice := range []string{"auto", "off"} {
+		t.Run("splice "+splice, func(t *testing.T) {
+			if splice == "auto" {
+				needRoot(t)
+			}
+			count := &figures.Figures{Connections: int64(clients), Bytes: int64(clients) * exchangeSize}
+			figures.Record(t, count)
+			metrics := "127.0.0.1:" + freePort(t)
+			g := launch(t, serveTCP(t, echo), nil, "-splice", splice, "-metrics", metrics)
+			before, overflows := g.holds(metrics), listenOverflows(t)
+			g.signal(syscall.SIGSTOP)
+			var took latencies
+			var again atomic.Int64
+			var wg sync.WaitGroup
+			began := time.Now()
+			for range clients {
+				wg.Go(func() {
+					for try := 0; ; try++ {
+						c, err := g.echoing()
+						if err == nil {
+							took.add(time.Since(began))
+							err = errors.Join(c.exchange(exchangeSize), c.finish())
+						}
+						if err == nil {
+							return
+						}
+						if c != nil || try == 20 || !errors.Is(err, syscall.ECONNRESET) {
+							t.Errorf("a client of the burst, try %d: %v", try, err)
+							return
+						}
+						again.Add(1)
+						time.Sleep(100 * time.Millisecond)
+					}
+				})
+			}
+			time.Sleep(500 * time.Millisecond) // they come
+			g.signal(syscall.SIGCONT)
+			wg.Wait()
+			count.Faults = again.Load()
+			count.What = fmt.Sprintf("tried again; %d times the accept queue was full, in the machine; until a client was served %v; before %v, after %v",
+				listenOverflows(t)-overflows, &took, before, g.settles(metrics, before))
+			t.Log(count.Faults, count.What)
+		})
+	}
+}
+
+// listenOverflows is how often an accept queue of this network namespace was full.
+func listenOverflows(t *testing.T) (n int64) {
+	t.Helper()
+	text, err := os.ReadFile("/proc/net/netstat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Fields(line); fields[0] == "TcpExt:" && names == nil {
+			names = fields
+		} else if fields[0] == "TcpExt:" {
+			for i, name := range names {
+				if name == "ListenOverflows" {
+					if _, err := fmt.Sscan(fields[i], &n); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+	}
+	return n
+}
+
+// T43: clients connect, exchange a little and leave, again and again. Not one fails, and
+// the gateway holds afterwards what it held before. 100,000 with SLUICE_LONG set.
+func TestChurnLeavesNothing(t *testing.T) {
+	connections, workers := int64(1000), 8
+	if full {
+		connections, workers = 100_000, 16
+	}
+	for _, splice := range []string{"auto", "off"} {
+		t.Run("splice "+splice, func(t *testing.T) {
+			if splice == "auto" {
+				needRoot(t)
+			}
+			count := &figures.Figures{}
+			figures.Record(t, count)
+			metrics := "127.0.0.1:" + freePort(t)
+			g := launch(t, serveTCP(t, echo), nil, "-splice", splice, "-metrics", metrics)
+			before := g.holds(metrics)
+			sessions := tls.NewLRUClientSessionCache(workers)
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			var dialed atomic.Int64
+			began := time.Now()
+			took, wait := g.visitors(ctx, workers, func() (*echoing, error) {
+				if dialed.Add(1) >= connections {
+					stop()
+				}
+				c, err := g.resume(sessions)
+				if err != nil {
+					return nil, err
+				}
+				return newEchoing(c), nil
+			})
+			wait()
+			rate := float64(took.count()) / time.Since(began).Seconds()
+			after := g.settles(metrics, before)
+			count.Connections, count.Bytes = took.count(), took.count()*exchangeSize
+			count.What = fmt.Sprintf("%.0f connections a second; before %v, after %v", rate, before, after)
+			t.Log(count.Connections, count.What)
+			if splice == "auto" {
+				if n := g.counts(metrics)[`sluice_splice_outcomes_total{outcome="spliced"}`]; int64(n) < took.count()/2 {
+					t.Errorf("%v of %d connections were spliced", n, took.count())
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/bench/figures"
+)
+
+const floodedName = "flooded.example.com"
+
+// T33, T35: a flood of ClientHellos, twice as many as the gateway can answer, at one
+// of two listeners. Connections that exist go on, whoever comes to the other listener
+// is served, and who comes to the same one from another network, too. How fast is a
+// figure. Ten seconds of it with SLUICE_LONG set.
+func TestAFloodOfHandshakesWaitsForItself(t *testing.T) {
+	for _, splice := range []string{"auto", "off"} {
+		for _, key := range []string{"ECDSA", "RSA-4096"} {
+			if !full && (splice == "auto") == (key == "ECDSA") {
+				continue // two of four are enough to run often
+			}
+			t.Run("splice "+splice+"/"+key, func(t *testing.T) {
+				if splice == "auto" {
+					needRoot(t)
+				}
+				testFlood(t, splice, key)
+			})
+		}
+	}
+}
+
+func testFlood(t *testing.T, splice, key string) {
+	lasts := 500 * time.Millisecond
+	if full {
+		lasts = 10 * time.Second
+	}
+	count := &figures.Figures{}
+	figures.Record(t, count)
+	metrics := "127.0.0.1:" + freePort(t)
+	g := launch(t, serveTCP(t, echo), nil, "-splice", splice, "-metrics", metrics)
+	g.addFlooded(key)
+	before := g.holds(metrics)
+
+	// What goes on all the time.
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	const established = 4
+	var moved atomic.Int64
+	var wg sync.WaitGroup
+	for range established {
+		c, err := g.echoing()
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				if err := c.exchange(256 << 10); err != nil {
+					t.Errorf("a connection that was there before: %v", err)
+					return
+				}
+				moved.Add(256 << 10)
+			}
+			if err := c.finish(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	visit := func(d time.Duration) (other, same *latencies, rate int64) {
+		ctx, stop := context.WithTimeout(t.Context(), d)
+		defer stop()
+		at := moved.Load()
+		other, wait := g.visitors(ctx, 1, g.echoing)
+		same, waitSame := g.visitors(ctx, 1, func() (*echoing, error) { return g.echoingAs(floodedName, net.IPv4(127, 2, 2, 2)) })
+		wait()
+		waitSame()
+		return other, same, (moved.Load() - at) * int64(time.Second) / int64(d)
+	}
+	idleOther, idleSame, idleRate := visit(lasts)
+	most := g.flood(t.Context(), lasts/2, 32, 0)
+	rate := 2 * float64(most.answered) / (lasts / 2).Seconds()
+	var f flooded
+	wg.Go(func() { f = g.flood(ctx, lasts, 0, rate) })
+	other, same, busyRate := visit(lasts)
+	peak := g.holds(metrics)
+	shed := g.counts(metrics)[`sluice_connections_total{listener="default/test/flooded",result="handshake_shed"}`]
+	stop()
+	wg.Wait()
+	after := g.settles(metrics, before)
+	count.Connections = other.count() + same.count() + idleOther.count() + idleSame.count() + established
+	count.Bytes = moved.Load() + (count.Connections-established)*exchangeSize
+	count.Faults = f.sent
+	count.What = fmt.Sprintf("ClientHellos in %v, %d answered and %.0f shed; established connections %d MiB/s, without the flood %d; "+
+		"handshakes at the other listener %v, without %v; at the same one from another network %v, without %v; before %v, at the end of the flood %v, after %v",
+		lasts, f.answered, shed, busyRate>>20, idleRate>>20, other, idleOther, same, idleSame, before, peak, after)
+	t.Log(count.Faults, count.What)
+}
+
+// addFlooded gives the gateway another listener at the same port.
+func (g *gateway) addFlooded(kind string) {
+	g.t.Helper()
+	c, err := newCertificate(time.Now().Add(time.Hour), floodedName)
+	if kind == "RSA-4096" {
+		var key crypto.Signer
+		if key, err = rsa.GenerateKey(rand.Reader, 4096); err == nil {
+			c, err = certificateWith(key, time.Now().Add(time.Hour), floodedName)
+		}
+	}
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.write("flooded.yaml", c.secret("flooded"))
+	text := strings.Replace(string(objects(g.port, port(g.backend))), `"listeners": [{`, fmt.Sprintf(`"listeners": [
+  {"name": "flooded", "protocol": "TLS", "port": %s, "hostname": %q, "tls": {"certificateRefs": [{"name": "flooded"}]}}, {`, g.port, floodedName), 1)
+	text = strings.Replace(text, `"hostnames": [`, fmt.Sprintf(`"hostnames": [%q, `, floodedName), 1)
+	g.write("objects.json", []byte(text))
+	eventually(g.t, "the second listener serves", func() bool { return talk(g.port, floodedName) == nil })
+}
+
+// echoingAs is echoing with another server name, from an address of loopback's.
+func (g *gateway) echoingAs(name string, from net.IP) (*echoing, error) {
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: from}, Timeout: time.Minute}
+	raw, err := d.Dial("tcp", "127.0.0.1:"+g.port)
+	if err != nil {
+		return nil, err
+	}
+	_ = raw.SetDeadline(time.Now().Add(2 * time.Minute))
+	c := tls.Client(strict{raw}, &tls.Config{ServerName: name, InsecureSkipVerify: true})
+	if err := c.Handshake(); err != nil {
+		return nil, errors.Join(err, raw.Close())
+	}
+	return newEchoing(c), nil
+}
+
+// flooded is what came of a flood.
+type flooded struct{ sent, answered int64 }
+
+// flood sends ClientHellos for a while and goes no further: so many at a time, or, where
+// that is 0, so many a second whatever becomes of them.
+func (g *gateway) flood(ctx context.Context, lasts time.Duration, atATime int, rate float64) flooded {
+	ctx, stop := context.WithTimeout(ctx, lasts)
+	defer stop()
+	hello := clientHello(g.t, floodedName)
+	var answered atomic.Int64
+	var sent int64
+	one := func() {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 3, 3, 3)}}
+		c, err := d.DialContext(ctx, "tcp", "127.0.0.1:"+g.port)
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		_ = c.(*net.TCPConn).SetLinger(0)
+		defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) })()
+		answer := make([]byte, 1)
+		if _, err := c.Write(hello); err != nil {
+			return
+		}
+		if _, err := io.ReadFull(c, answer); err == nil && bytes.Equal(answer, []byte{22}) {
+			answered.Add(1)
+		} else if err != nil && ctx.Err() == nil && !errors.Is(err, syscall.ECONNRESET) {
+			g.t.Errorf("a ClientHello: %v", err)
+		}
+	}
+	var wg sync.WaitGroup
+	if atATime > 0 {
+		var n atomic.Int64
+		for range atATime {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					n.Add(1)
+					one()
+				}
+			})
+		}
+		wg.Wait()
+		return flooded{n.Load(), answered.Load()}
+	}
+	for began := time.Now(); ctx.Err() == nil; time.Sleep(time.Millisecond) {
+		for due := int64(rate * time.Since(began).Seconds()); sent < due; sent++ {
+			wg.Go(one)
+		}
+	}
+	wg.Wait()
+	return flooded{sent, answered.Load()}
+}
