@@ -74,6 +74,12 @@ func (s *Server) dialBackend(ctx context.Context, b *balance.Backend, d dial) (n
 		e.Release()
 		cause := connectCause(err)
 		s.Metrics.choice(b.Name, cause, 0)
+		if errors.Is(err, syscall.EADDRNOTAVAIL) {
+			// Another endpoint has ports of its own.
+			errs = append(errs, fmt.Errorf("%w; this node has no local port left for that endpoint: widen net.ipv4.ip_local_port_range, add endpoints, or keep connections for longer", err))
+			tried = append(tried, e)
+			continue
+		}
 		errs = append(errs, err)
 		var secure *backendTLSError
 		if cause == causeLocal || ctx.Err() != nil || errors.As(err, &secure) && secure.final {

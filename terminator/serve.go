@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -135,6 +136,10 @@ func (leg *clientLeg) compute() relay.End {
 		if !c.wait(w) {
 			return endShed
 		}
+		// Whoever gave the turn has put this goroutine before all others that can
+		// run, such as event loops. One behind the other, handshakes would keep them
+		// waiting for as long as the flood lasts.
+		runtime.Gosched()
 		if relay.Gone(c.client) {
 			turns.give(&c.listener.share, 0)
 			return endHandshake

@@ -136,7 +136,7 @@ func (s *Server) init() {
 			s.Dial = s.plain.DialContext
 		}
 		s.hello = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: s.decide}
-		s.turns.free = 2 * runtime.GOMAXPROCS(0)
+		s.turns.free = runtime.GOMAXPROCS(0)
 		s.slots = make(chan struct{}, connectionBudget())
 		s.kill, s.killNow = context.WithCancel(context.Background())
 		s.conns.live = map[uint64]*connection{}

@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sluice-gateway/sluice/bench/figures"
 )
 
@@ -134,7 +136,7 @@ func (g *gateway) addFlooded(kind string) {
 
 // echoingAs is echoing with another server name, from an address of loopback's.
 func (g *gateway) echoingAs(name string, from net.IP) (*echoing, error) {
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: from}, Timeout: time.Minute}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: from}, Timeout: time.Minute, Control: portLater}
 	raw, err := d.Dial("tcp", "127.0.0.1:"+g.port)
 	if err != nil {
 		return nil, err
@@ -145,6 +147,18 @@ func (g *gateway) echoingAs(name string, from net.IP) (*echoing, error) {
 		return nil, errors.Join(err, raw.Close())
 	}
 	return newEchoing(c), nil
+}
+
+// portLater lets the kernel choose a port when the socket connects, one that is
+// free towards that address.
+func portLater(_, _ string, c syscall.RawConn) error {
+	var err error
+	if cerr := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+	}); cerr != nil {
+		return cerr
+	}
+	return err
 }
 
 // flooded is what came of a flood.

@@ -86,9 +86,14 @@ func resident(t *testing.T, pid int) int64 {
 // counts are the gateway's metrics, by name with labels.
 func (g *gateway) counts(metrics string) map[string]float64 {
 	g.t.Helper()
-	resp, err := http.Get("http://" + metrics + "/metrics")
+	return allCounts(g.t, http.DefaultClient, metrics)
+}
+
+func allCounts(t *testing.T, client *http.Client, metrics string) map[string]float64 {
+	t.Helper()
+	resp, err := client.Get("http://" + metrics + "/metrics")
 	if err != nil {
-		g.t.Fatal(err)
+		t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	all := map[string]float64{}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/agent/netns"
+	"github.com/sluice-gateway/sluice/bench/figures"
+)
+
+// lose has an nftables rule drop TCP packets.
+func lose(which string) []string {
+	return []string{"nft", "table inet loss { chain in { type filter hook input priority 0; meta l4proto tcp " + which + " counter drop; }; }"}
+}
+
+// T40: connections live through networks that lose packets, are slow, have small
+// packets, or let nothing through for a while: both legs have them. Every byte arrives,
+// in order. 30 s of nothing with SLUICE_LONG set.
+func TestBadNetworksLoseNoByte(t *testing.T) {
+	clients, size, hole := 4, int64(64<<10), 2*time.Second
+	if full {
+		clients, size, hole = 20, 256<<10, 30*time.Second
+	}
+	for _, network := range []struct {
+		name         string
+		begin, later []string // commands in the namespace, when clients are connected
+		after        time.Duration
+	}{
+		{"1 % loss", lose("numgen random mod 100 < 1"), nil, 0},
+		{"10 % loss", lose("numgen random mod 100 < 10"), nil, 0},
+		{"1 Mbit a second", []string{"tc", "qdisc", "add", "dev", "lo", "root", "tbf", "rate", "1mbit", "burst", "64kb", "latency", "400ms"}, nil, 0},
+		{"packets of 576 bytes", []string{"ip", "link", "set", "lo", "mtu", "576"}, nil, 0},
+		{"nothing for a while", lose(""), []string{"nft", "flush ruleset"}, hole},
+	} {
+		for _, splice := range []string{"auto", "off"} {
+			t.Run(network.name+"/splice "+splice, func(t *testing.T) {
+				needRoot(t)
+				t.Parallel() // they wait most of the time
+				each := size
+				if network.name == "1 Mbit a second" {
+					each = size / 8 // all of them share it, over both legs
+				}
+				count := &figures.Figures{Connections: int64(clients), Bytes: int64(clients) * (exchangeSize + each)}
+				figures.Record(t, count)
+				ns := newNS(t)
+				g := launchIn(t, ns, splice)
+				var all []*echoing
+				for i := range clients {
+					err := ns.Do(func() error {
+						c, err := g.echoingAs(serverName, net.IPv4(127, 1, 1, byte(i)))
+						if err == nil {
+							_ = c.SetDeadline(time.Now().Add(5 * time.Minute))
+							all = append(all, c)
+							err = c.exchange(exchangeSize)
+						}
+						return err
+					})
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+				began := time.Now()
+				inside(t, ns, "ip", "link", "set", "lo", "mtu", "1500") // not one packet for everything
+				inside(t, ns, network.begin...)
+				var wg sync.WaitGroup
+				for i, c := range all {
+					wg.Go(func() {
+						if err := errors.Join(c.exchange(each), c.finish()); err != nil {
+							t.Errorf("connection %d, after %v: %v", i, time.Since(began).Round(time.Millisecond), err)
+						}
+					})
+				}
+				if network.later != nil {
+					time.Sleep(network.after)
+					before := inside(t, ns, "nft", "list", "ruleset")
+					if strings.Contains(before, "counter packets 0 ") {
+						t.Error("no packet was dropped")
+					}
+					inside(t, ns, network.later...)
+				}
+				wg.Wait()
+				count.What = fmt.Sprintf("in %v", time.Since(began).Round(10*time.Millisecond))
+				if network.begin[0] == "nft" && network.later == nil {
+					_, rest, _ := strings.Cut(inside(t, ns, "nft", "list", "ruleset"), "counter packets ")
+					if _, err := fmt.Sscan(rest, &count.Faults); err != nil || count.Faults == 0 {
+						t.Errorf("%d packets were dropped, %v", count.Faults, err)
+					}
+					count.What = "packets dropped; " + count.What
+				}
+				t.Log(count.What)
+			})
+		}
+	}
+}
+
+// inside runs a command in a network namespace.
+func inside(t *testing.T, ns *netns.NS, command ...string) string {
+	t.Helper()
+	out, err := exec.Command("nsenter", append([]string{"--net=" + ns.Path(os.Getpid())}, command...)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%q: %v: %s", command, err, out)
+	}
+	return string(out)
+}
