@@ -91,7 +91,7 @@ func TestBadNetworksLoseNoByte(t *testing.T) {
 				count.What = fmt.Sprintf("in %v", time.Since(began).Round(10*time.Millisecond))
 				if network.begin[0] == "nft" && network.later == nil {
 					_, rest, _ := strings.Cut(inside(t, ns, "nft", "list", "ruleset"), "counter packets ")
-					if _, err := fmt.Sscan(rest, &count.Faults); err != nil || count.Faults == 0 {
+					if _, err := fmt.Sscan(rest, &count.Faults); err != nil || count.Faults == 0 && network.name == "10 % loss" { // few of few may be none
 						t.Errorf("%d packets were dropped, %v", count.Faults, err)
 					}
 					count.What = "packets dropped; " + count.What
