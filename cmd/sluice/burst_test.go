@@ -122,7 +122,7 @@ func TestChurnLeavesNothing(t *testing.T) {
 				if dialed.Add(1) >= connections {
 					stop()
 				}
-				c, err := g.resume(sessions)
+				c, err := g.connectTo(serverName, sessions)
 				if err != nil {
 					return nil, err
 				}
@@ -135,7 +135,7 @@ func TestChurnLeavesNothing(t *testing.T) {
 			count.What = fmt.Sprintf("%.0f connections a second; before %v, after %v", rate, before, after)
 			t.Log(count.Connections, count.What)
 			if splice == "auto" {
-				if n := g.counts(metrics)[`sluice_splice_outcomes_total{outcome="spliced"}`]; int64(n) < took.count()/2 {
+				if n := g.scrape(metrics)[`sluice_splice_outcomes_total{outcome="spliced"}`]; int64(n) < took.count()/2 {
 					t.Errorf("%v of %d connections were spliced", n, took.count())
 				}
 			}

@@ -100,7 +100,7 @@ func testFlood(t *testing.T, splice, key string) {
 	wg.Go(func() { f = g.flood(ctx, lasts, 0, rate) })
 	other, same, busyRate := visit(lasts)
 	peak := g.holds(metrics)
-	shed := g.counts(metrics)[`sluice_connections_total{listener="default/test/flooded",result="handshake_shed"}`]
+	shed := g.scrape(metrics)[`sluice_connections_total{listener="default/test/flooded",result="handshake_shed"}`]
 	stop()
 	wg.Wait()
 	after := g.settles(metrics, before)
