@@ -9,13 +9,13 @@ WITHOUT_ROOT := [ "$$(id -u)" = 0 ] || \
 	echo "These tests ran without root: in relay mode. Those of the splice and of network namespaces were skipped; root runs them too."
 
 .DEFAULT_GOAL := help
-.PHONY: help build image generate fresh lint kubernetes test race test-long test-soak servers protocol model reliability fuzz demo cluster cluster-down e2e smoke quickstart workshop conformance scale bench bench-quick ci clean
+.PHONY: help build image generate fresh lint kubernetes test race test-long test-soak servers protocol model reliability fuzz demo cluster cluster-down e2e smoke quickstart workshop conformance scale bench bench-quick profile ci clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build/sluice, static
-	CGO_ENABLED=0 $(GO) build -trimpath -o $(BINARY) ./cmd/sluice
+	CGO_ENABLED=0 $(GO) build -trimpath -pgo=bench/sluice.pgo -o $(BINARY) ./cmd/sluice
 image: ## build/sluice.tar: the image as an OCI archive, for amd64 and arm64; IMAGE=name:tag
 	@deploy/image/build.sh build/sluice.tar amd64 arm64
 
@@ -90,6 +90,8 @@ scale: build kubernetes ## what 1,000 Gateways cost: times, memory, bytes to nod
 
 bench: ## CPU, memory and latency against other gateways into bench/results; SCENARIOS, PEERS (lists), ROUNDS (0: none, only the results); goes on where it stopped
 	@SCENARIOS="$(SCENARIOS)" PEERS="$(PEERS)" ROUNDS="$(ROUNDS)" bench/run.sh
+profile: ## bench/sluice.pgo anew, the profile that builds are guided by
+	@deploy/packages.sh bench && bench/profile.sh
 bench-quick: ## three minutes of it: Sluice over HAProxy, beside the same ratios of bench/results
 	@deploy/packages.sh bench
 	$(GO) run ./bench -rounds 3 -peers spliced,relay,haproxy -scenarios "upload,download,100 B x 16,handshake resumed,idle 1000" -against bench/results

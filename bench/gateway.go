@@ -178,11 +178,17 @@ func (t *traffic) splicedSince(before *traffic) *float64 {
 	return &share
 }
 
-// buildSluice builds the gateway of this module into dir. Its version is the
-// commit, where there is one.
+// buildSluice builds the gateway of this module into dir, as make build does. Its
+// version is the commit, where there is one.
 func buildSluice(ctx context.Context, dir string) (string, error) {
+	module, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return "", fmt.Errorf("find the module to build: go list -m: %w", err)
+	}
 	binary := filepath.Join(dir, "sluice")
-	out, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=auto", "-o", binary, "github.com/sluice-gateway/sluice/cmd/sluice").CombinedOutput()
+	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=auto", "-pgo=bench/sluice.pgo", "-o", binary, "./cmd/sluice")
+	build.Dir = string(bytes.TrimSpace(module))
+	out, err := build.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build sluice: %w: %s", err, bytes.TrimSpace(out))
 	}

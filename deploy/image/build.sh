@@ -24,7 +24,7 @@ for arch; do
 	# The packages of Kubernetes are large and not in the way of any byte: without
 	# inlining they are 2.3 MB smaller; without the page (cmd/sluice/nopage.go) all
 	# is 26 MB smaller.
-	GOARCH=$arch go build -tags nopage -trimpath -buildvcs=false -ldflags "-s -w -X main.release=$version" -gcflags='k8s.io/...=-l' \
+	GOARCH=$arch go build -tags nopage -trimpath -buildvcs=false -pgo=bench/sluice.pgo -ldflags "-s -w -X main.release=$version" -gcflags='k8s.io/...=-l' \
 		-o "$work/$arch/sluice" ./cmd/sluice
 done
 platforms=$(printf ',linux/%s' "$@")
