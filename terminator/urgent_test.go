@@ -35,7 +35,7 @@ func TestUrgentDataKeepsItsPlace(t *testing.T) {
 			continue // TLS has no urgent data
 		}
 		t.Run(name, func(t *testing.T) {
-			run(t, &Server{NoRecordLoop: w.noRecordLoop, NoEventLoop: w.noEventLoop}, w.snap)
+			run(t, w.server(), w.snap)
 			c := w.dial(t)
 			sent := make(chan error, 1)
 			go func() {
