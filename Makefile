@@ -9,7 +9,7 @@ WITHOUT_ROOT := [ "$$(id -u)" = 0 ] || \
 	echo "These tests ran without root: in relay mode. Those of the splice and of network namespaces were skipped; root runs them too."
 
 .DEFAULT_GOAL := help
-.PHONY: help build image generate fresh lint kubernetes test race test-long test-soak servers protocol model reliability fuzz demo cluster cluster-down e2e smoke quickstart workshop conformance scale bench bench-quick profile ci clean
+.PHONY: help build image generate fresh lint kubernetes test race test-long test-soak servers protocol test-kernels model reliability fuzz demo cluster cluster-down e2e smoke quickstart workshop conformance scale bench bench-quick profile ci clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ protocol: ## attacked by the TLS protocol, beside crypto/tls alone; five minutes
 servers protocol:
 	@deploy/packages.sh $@
 	cd deploy/$@ && SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) test -tags $@ -count=1 -timeout 60m -run '$(TESTS)'
+
+test-kernels: ## the splice and the relay on Debian's 6.1 and 6.12 kernels, by qemu, half an hour; FIGURES as for servers
+	@deploy/packages.sh kernels
+	SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) test -tags kernels -count=1 -timeout 5h -v ./deploy/kernels
 
 model: ## every interleaving of the splice's models, and of each of their mutants, by spin
 	@deploy/packages.sh model

@@ -101,7 +101,7 @@ func start(t *testing.T, spliced bool) *gateway {
 	log := slog.New(slog.NewTextHandler(g.log, nil))
 	opts := agent.Options{Version: "test", Log: log, Server: &terminator.Server{
 		Log: log, AccessLog: slog.New(slog.NewJSONHandler(g.log, nil)), DrainTimeout: 2 * time.Second,
-		HandshakeTimeout: time.Minute, ConnectTimeout: time.Minute}} // its clients and backends take all processors
+		HandshakeTimeout: 2 * time.Minute, ConnectTimeout: 2 * time.Minute}} // its clients and backends take all processors
 	if spliced {
 		opts.Splice = &splice.Options{Log: log, PinDir: "/sys/fs/bpf/" + leak.Name() + "agent"}
 	}

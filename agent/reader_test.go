@@ -124,7 +124,7 @@ func splicesInto(t *testing.T) (address string, received chan error) {
 			if err != nil {
 				return
 			}
-			_ = c.SetDeadline(time.Now().Add(time.Minute))
+			_ = c.SetDeadline(time.Now().Add(10 * time.Minute))
 			err = keyed.Receive(c, 5, 8<<20)
 			c.Close()
 			received <- err

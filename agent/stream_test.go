@@ -80,10 +80,13 @@ func carry(c half, sendKey uint64, send int64, chunk int, receiveKey uint64, rec
 
 // T1: connections of random sizes, both ways, that half-close in any order. Not
 // a byte is lost, crossed or out of order, and none ends but as its ends want.
-// 10,000 connections with SLUICE_LONG set, else 2,000.
+// 10,000 connections with SLUICE_LONG set, 200 with -short, else 2,000.
 func TestEveryByteArrivesInOrderAndAtItsOwnConnection(t *testing.T) {
 	connections := uint64(2000)
-	if full {
+	switch {
+	case testing.Short():
+		connections = 200
+	case full:
 		connections = 10_000
 	}
 	onAndOff(t, func(t *testing.T, g *gateway) {

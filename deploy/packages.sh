@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Installs the Debian packages that a task needs and that are missing.
-# usage: deploy/packages.sh demo|test|generate|bench|cluster|services|servers|protocol|model
+# usage: deploy/packages.sh demo|test|generate|bench|cluster|services|servers|protocol|kernels|model
 set -eu
 
 case "${1:-}" in
@@ -19,13 +19,14 @@ cluster)  want="containerd runc containernetworking-plugins iptables nftables co
 services) want="postgresql-15 postgresql-client-15 mariadb-server-core mariadb-client-core redis-server redis-tools
 	mosquitto mosquitto-clients socat" ;;
 model)    want="spin gcc libc6-dev" ;;
+kernels)  want="qemu-system-x86 xz-utils" ;;
 # Servers and clients of the matrix in deploy/servers.
 servers)  want="redis-server redis-tools postgresql-15 postgresql-client-15 mariadb-server-core mariadb-client-core
 	mosquitto mosquitto-clients python3 python3-paho-mqtt nats-server rabbitmq-server python3-pika nginx curl
 	default-jdk-headless nodejs haproxy openssh-server openssh-client openssl socat iproute2 util-linux" ;;
 # What the attackers of deploy/protocol are run with, and fetched.
 protocol) want="python3 python3-venv dpkg-dev curl openssl gnutls-bin" ;;
-*)        echo "usage: $0 demo|test|generate|bench|cluster|services|servers|protocol|model" >&2; exit 2 ;;
+*)        echo "usage: $0 demo|test|generate|bench|cluster|services|servers|protocol|kernels|model" >&2; exit 2 ;;
 esac
 
 missing=""

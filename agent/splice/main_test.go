@@ -155,7 +155,7 @@ func echo(c *net.TCPConn) {
 	_ = c.CloseWrite()
 }
 
-const testTimeout = 20 * time.Second
+const testTimeout = 2 * time.Minute
 
 func dial(t testing.TB, s *Splicer, addr netip.AddrPort) *Conn {
 	t.Helper()

@@ -36,6 +36,8 @@ type Figures struct {
 	Client string `json:"client,omitempty"`
 	Path   string `json:"path,omitempty"`
 	Reason string `json:"reason,omitempty"`
+	// Kernel is the release of the kernel that was tested; empty: the machine's.
+	Kernel string `json:"-"`
 }
 
 // Entry is a run of a test.
@@ -67,7 +69,8 @@ func Record(t T, f *Figures) {
 	}
 	pkg := caller()
 	t.Cleanup(func() {
-		e := Entry{Package: pkg, Test: t.Name(), Figures: *f, Passed: !t.Failed(), Date: time.Now().UTC().Format(time.DateOnly)}
+		e := Entry{Package: pkg, Test: t.Name(), Figures: *f, Passed: !t.Failed(),
+			Date: time.Now().UTC().Format(time.DateOnly), Kernel: f.Kernel}
 		if err := e.write(dir); err != nil {
 			t.Errorf("keep figures: %v", err)
 		}
@@ -85,11 +88,13 @@ func caller() string {
 }
 
 func (e *Entry) write(dir string) error {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return err
+	if e.Kernel == "" {
+		var u unix.Utsname
+		if err := unix.Uname(&u); err != nil {
+			return err
+		}
+		e.Kernel = unix.ByteSliceToString(u.Release[:])
 	}
-	e.Kernel = string(u.Release[:bytes.IndexByte(u.Release[:], 0)])
 	text, err := json.MarshalIndent(e, "", "  ")
 	if err != nil {
 		return err

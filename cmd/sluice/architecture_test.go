@@ -48,6 +48,7 @@ var mayImport = map[string]struct {
 	"controller":                {[]string{"agent/config", "controller/infrastructure", "controller/patient", "controller/publication", "controller/translate", "controller/v1alpha1"}, "it watches, translates and publishes; what nodes do with it is theirs"},
 	"cmd/sluice":                {[]string{"*"}, "only the command knows both agent and controller"},
 	"deploy/reliability":        {[]string{"bench/figures"}, "it shows what tests have counted"},
+	"deploy/kernels/guest":      {[]string{"bench/figures", "deploy/kernels"}, "it runs other programs, whatever they are"},
 	"deploy/e2e/keyedserver":    {[]string{"bench/keyed"}, "it is a backend that checks what it gets"},
 	"bench/scale":               {[]string{"agent/config", "controller/node", "deploy/apiserver"}, "it measures the controller from outside, with nodes that serve nothing"},
 	"bench":                     {[]string{"agent/config", "agent/netns", "agent/splice", "bench/freeport", "bench/keyed", "bench/report", "terminator"}, "it measures the data path"},
