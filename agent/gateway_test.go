@@ -37,6 +37,10 @@ import (
 // they are small enough to run often.
 var full = os.Getenv("SLUICE_LONG") != ""
 
+// patience bounds every connection of a test: nothing hangs for ever, and a busy
+// or emulated machine gets done.
+const patience = 30 * time.Minute
+
 // name is the server name of the gateway under test.
 const name = "gateway.example.com"
 
@@ -173,7 +177,7 @@ func (g *gateway) serve(handle func(c *net.TCPConn)) config.Endpoint {
 			}
 			wg.Go(func() {
 				defer c.Close()
-				_ = c.SetDeadline(time.Now().Add(5 * time.Minute)) // nothing hangs for ever
+				_ = c.SetDeadline(time.Now().Add(patience)) // nothing hangs for ever
 				handle(c.(*net.TCPConn))
 			})
 		}
@@ -215,7 +219,7 @@ func (g *gateway) dial() (*tls.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := raw.SetDeadline(time.Now().Add(5 * time.Minute)); err != nil {
+	if err := raw.SetDeadline(time.Now().Add(patience)); err != nil {
 		return nil, errors.Join(err, raw.Close())
 	}
 	c := tls.Client(strict{raw.(*net.TCPConn)}, g.client)

@@ -165,10 +165,13 @@ func clientSide(g *gateway, id uint64) error {
 
 // T4: a reader stops in the middle of a long stream. The sender is held up,
 // with a bounded number of bytes in between, and none of them is lost. 1 GiB
-// with SLUICE_LONG set.
+// with SLUICE_LONG set, 64 MiB with -short, else 128.
 func TestAStalledReaderHoldsUpTheSender(t *testing.T) {
 	total := int64(128 << 20)
-	if full {
+	switch {
+	case testing.Short():
+		total = 64 << 20
+	case full:
 		total = 1 << 30
 	}
 	// What may lie in four sockets of which each has at most the 32 MiB of
