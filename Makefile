@@ -56,19 +56,17 @@ protocol: ## attacked by the TLS protocol, beside crypto/tls alone; five minutes
 servers protocol:
 	@deploy/packages.sh $@
 	cd deploy/$@ && SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) test -tags $@ -count=1 -timeout 60m -run '$(TESTS)'
-
 test-kernels: ## the splice and the relay on Debian's 6.1 and 6.12 kernels, by qemu, half an hour; FIGURES as for servers
 	@deploy/packages.sh kernels
 	SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) test -tags kernels -count=1 -timeout 5h -v ./deploy/kernels
-
 model: ## every interleaving of the splice's models, and of each of their mutants, by spin
 	@deploy/packages.sh model
 	bpf/model/check.sh
 reliability: ## RELIABILITY.md, of what tests counted that ran with SLUICE_FIGURES=deploy/reliability/figures
 	mkdir -p build && $(GO) run ./deploy/reliability >build/RELIABILITY.md && mv build/RELIABILITY.md RELIABILITY.md
 
-fuzz: ## each fuzz target for FUZZTIME (default 1m)
-	@.ci/fuzz $(FUZZTIME)
+fuzz: ## each fuzz target for FUZZTIME (default 1m); FIGURES as for servers
+	SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) run ./deploy/reliability/fuzz -for $(or $(FUZZTIME),1m)
 
 demo: build ## the tour: curl and redis-cli through a gateway, into another network namespace
 	@deploy/packages.sh demo

@@ -36,6 +36,9 @@ type Figures struct {
 	Client string `json:"client,omitempty"`
 	Path   string `json:"path,omitempty"`
 	Reason string `json:"reason,omitempty"`
+	// Inputs are those that a fuzz target has tried, in CPU seconds of its processes.
+	Inputs     int64 `json:"inputs,omitempty"`
+	CPUSeconds int64 `json:"cpu_seconds,omitempty"`
 	// Kernel is the release of the kernel that was tested; empty: the machine's.
 	Kernel string `json:"-"`
 }
@@ -71,7 +74,7 @@ func Record(t T, f *Figures) {
 	t.Cleanup(func() {
 		e := Entry{Package: pkg, Test: t.Name(), Figures: *f, Passed: !t.Failed(),
 			Date: time.Now().UTC().Format(time.DateOnly), Kernel: f.Kernel}
-		if err := e.write(dir); err != nil {
+		if err := e.Keep(dir); err != nil {
 			t.Errorf("keep figures: %v", err)
 		}
 	})
@@ -87,7 +90,8 @@ func caller() string {
 	return parts[len(parts)-1]
 }
 
-func (e *Entry) write(dir string) error {
+// Keep writes the entry into a folder.
+func (e *Entry) Keep(dir string) error {
 	if e.Kernel == "" {
 		var u unix.Utsname
 		if err := unix.Uname(&u); err != nil {

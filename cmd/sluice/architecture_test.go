@@ -47,6 +47,7 @@ var mayImport = map[string]struct {
 	"controller/infrastructure": {[]string{"controller/publication", "controller/translate"}, "it makes what a status asks for"},
 	"controller":                {[]string{"agent/config", "controller/infrastructure", "controller/patient", "controller/publication", "controller/translate", "controller/v1alpha1"}, "it watches, translates and publishes; what nodes do with it is theirs"},
 	"cmd/sluice":                {[]string{"*"}, "only the command knows both agent and controller"},
+	"deploy/reliability/fuzz":   {[]string{"bench/figures"}, "it runs tests and keeps what they say"},
 	"deploy/reliability":        {[]string{"bench/figures"}, "it shows what tests have counted"},
 	"deploy/kernels/guest":      {[]string{"bench/figures", "deploy/kernels"}, "it runs other programs, whatever they are"},
 	"deploy/e2e/keyedserver":    {[]string{"bench/keyed"}, "it is a backend that checks what it gets"},

@@ -32,6 +32,17 @@ known, the first).
 |---|---|---|---|---|---|
 `
 
+const fuzzHead = `
+## Fuzzing
+
+` + "`make fuzz FUZZTIME=1h FIGURES=deploy/reliability/figures`" + `: what each target (a Go fuzz test) was given
+the last time it ran for this page. The CPU time is that of its processes, and of building
+them.
+
+| target | inputs | CPU minutes | failures | result | date, kernel |
+|---|---|---|---|---|---|
+`
+
 const serversPackage = "deploy/servers"
 
 // page is RELIABILITY.md.
@@ -58,6 +69,12 @@ func page(claims []claim, entries []figures.Entry) string {
 			}
 			fmt.Fprintf(&b, "| %s | %s | %s | %s | %d | %s | %s | %s |\n", says, number(e.Connections), size(e.Bytes), faults,
 				e.Failures, result(e), when(e), c.command())
+		}
+	}
+	b.WriteString(fuzzHead)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Test, "Fuzz") {
+			fmt.Fprintf(&b, "| %s.%s | %s | %.1f | %d | %s | %s |\n", e.Package, e.Test, number(e.Inputs), float64(e.CPUSeconds)/60, e.Failures, result(e), when(e))
 		}
 	}
 	b.WriteString(serversHead)

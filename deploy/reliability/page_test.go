@@ -56,6 +56,7 @@ func TestAPage(t *testing.T) {
 	entries := []figures.Entry{
 		{Package: "agent", Test: "TestX/splice_on", Passed: true, Date: "2026-01-02", Kernel: "6.18", Figures: figures.Figures{Connections: 1234567, Bytes: 2_500_000_000, Faults: 3, What: "kills"}},
 		{Package: "agent", Test: "TestY", Date: "2026-01-02", Kernel: "6.18", Figures: figures.Figures{Connections: 12, Bytes: 999, Failures: 1}},
+		{Package: "agent/handover", Test: "FuzzZ", Passed: true, Date: "2026-01-02", Kernel: "6.18", Figures: figures.Figures{Inputs: 1234567, CPUSeconds: 90}},
 		{Package: "deploy/servers", Test: "TestServers/redis/get/splice", Passed: true, Date: "2026-01-02", Kernel: "6.18", Figures: figures.Figures{Server: "redis", Client: "get", What: "spliced: 2", Bytes: 7_000_000}},
 	}
 	got := page(claims, entries)
@@ -63,6 +64,7 @@ func TestAPage(t *testing.T) {
 		"\n| It holds. *splice on* | 1,234,567 | 2.5 GB | 3 (kills) | 0 | passed | 2026-01-02, 6.18 | `SLUICE_LONG=1 go test -count=1 -timeout 60m -run 'TestX$' ./agent` |\n",
 		"\n| It mostly does. But: the kernel. | 12 | 999 |  | 1 | **failed** | 2026-01-02, 6.18 |",
 		"\n| Nobody looked. | | | | | not run | |",
+		"\n| agent/handover.FuzzZ | 1,234,567 | 1.5 | 0 | passed | 2026-01-02, 6.18 |\n",
 		"\n| redis; get | splice | spliced: 2 | 7.0 MB | passed | 2026-01-02, 6.18 |\n",
 	} {
 		if !strings.Contains(got, want) {
