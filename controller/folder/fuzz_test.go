@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -34,7 +35,9 @@ func FuzzFolder(f *testing.F) {
 		if !slices.Contains(got.services, "other") {
 			t.Errorf("the other file is lost: %v", got.services)
 		}
-		if folder.files["a.yaml"].err() != nil && !slices.Contains(got.services, "one") {
+		// Its good documents count, so the object may be another one than before.
+		one := func(s string) bool { return s == "one" || strings.HasPrefix(s, "one:") }
+		if folder.files["a.yaml"].err() != nil && !slices.ContainsFunc(got.services, one) {
 			t.Errorf("a bad file lost its object: %v", got.services)
 		}
 	})
