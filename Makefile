@@ -60,15 +60,13 @@ test-kernels: ## the splice and the relay on Debian's 6.1 and 6.12 kernels, by q
 	@deploy/packages.sh kernels
 	SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) test -tags kernels -count=1 -timeout 5h -v ./deploy/kernels
 model: ## every interleaving of the splice's models, and of each of their mutants, by spin
-	@deploy/packages.sh model
-	bpf/model/check.sh
+	@deploy/packages.sh model && bpf/model/check.sh
 reliability: ## RELIABILITY.md, of what tests counted that ran with SLUICE_FIGURES=deploy/reliability/figures
 	mkdir -p build && $(GO) run ./deploy/reliability >build/RELIABILITY.md && mv build/RELIABILITY.md RELIABILITY.md
 fuzz: ## each fuzz target for FUZZTIME (default 1m); FIGURES as for servers
 	SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) run ./deploy/reliability/fuzz -for $(or $(FUZZTIME),1m)
 demo: build ## the tour: curl and redis-cli through a gateway, into another network namespace
-	@deploy/packages.sh demo
-	@deploy/demo/run.sh
+	@deploy/packages.sh demo && deploy/demo/run.sh
 cluster: ## a Kubernetes cluster in namespaces of this machine, NODES=2; deploy/cluster/kubectl.sh talks to it
 	@deploy/cluster/up.sh $(or $(NODES),2)
 cluster-down: ## end the cluster and remove what it left
