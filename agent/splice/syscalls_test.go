@@ -44,11 +44,11 @@ func waiting(ready func(fd int) error, read func(fd int, p []byte) (int, error))
 	return func(_ testing.TB, fd int) (reading, error) {
 		return by(func(p []byte) (int, error) {
 			for {
-				if err := ready(fd); err != nil && err != unix.EINTR {
+				if err := ready(fd); err != nil && !errors.Is(err, unix.EINTR) {
 					return 0, err
 				}
 				n, err := read(fd, p)
-				if err != unix.EAGAIN {
+				if !errors.Is(err, unix.EAGAIN) {
 					return n, err
 				}
 			}
@@ -96,7 +96,7 @@ func (e *edges) read(p []byte) (int, error) {
 	for len(e.got) == 0 {
 		if !e.more {
 			var events [1]unix.EpollEvent
-			if _, err := unix.EpollWait(e.ep, events[:], -1); err != nil && err != unix.EINTR {
+			if _, err := unix.EpollWait(e.ep, events[:], -1); err != nil && !errors.Is(err, unix.EINTR) {
 				return 0, err
 			}
 			e.hungUp = e.hungUp || events[0].Events&unix.EPOLLRDHUP != 0
@@ -175,7 +175,7 @@ func lowat(_ testing.TB, fd int) (reading, error) {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, min(len(p), 2000)); err != nil {
 			return 0, err
 		}
-		if err := pollIn(fd); err != nil && err != unix.EINTR {
+		if err := pollIn(fd); err != nil && !errors.Is(err, unix.EINTR) {
 			return 0, err
 		}
 		return unix.Read(fd, p)
@@ -187,7 +187,7 @@ func asking(_ testing.TB, fd int) (reading, error) {
 	return by(func(p []byte) (int, error) {
 		for {
 			ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}}
-			if _, err := unix.Poll(ready, -1); err != nil && err != unix.EINTR {
+			if _, err := unix.Poll(ready, -1); err != nil && !errors.Is(err, unix.EINTR) {
 				return 0, err
 			}
 			n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)

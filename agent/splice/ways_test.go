@@ -51,9 +51,9 @@ var sinces = []since{
 	{"with bytes unread", true, true, On},
 }
 
-// dialogue is what a test connection says: rounds of a message and an answer,
+// dialog is what a test connection says: rounds of a message and an answer,
 // and then a stream each way.
-type dialogue struct {
+type dialog struct {
 	key      uint64
 	messages []int // bytes
 	answers  []int
@@ -63,19 +63,19 @@ type dialogue struct {
 }
 
 // patiently reads again when a blocking socket said EAGAIN: see note_reader.
-func (d *dialogue) patiently(r reading, p []byte) (int, error) {
+func (d *dialog) patiently(r reading, p []byte) (int, error) {
 	for {
 		n, err := r.read(p)
-		if err != unix.EAGAIN {
+		if !errors.Is(err, unix.EAGAIN) {
 			return max(n, 0), err
 		}
 		d.interrupted++
 	}
 }
 
-func newDialogue(key uint64) *dialogue {
+func newDialogue(key uint64) *dialog {
 	chance := rand.New(rand.NewPCG(3, key))
-	d := &dialogue{key: key, bulk: 1 + chance.Int64N(long[int64](300_000, 3<<20))}
+	d := &dialog{key: key, bulk: 1 + chance.Int64N(long[int64](300_000, 3<<20))}
 	for range long(20, 60) {
 		d.messages = append(d.messages, 1+chance.IntN(3000))
 		d.answers = append(d.answers, 1+chance.IntN(3000))
@@ -83,8 +83,8 @@ func newDialogue(key uint64) *dialogue {
 	return d
 }
 
-// agent speaks the dialogue as the agent.
-func (d *dialogue) agent(c *Conn) error {
+// agent speaks the dialog as the agent.
+func (d *dialog) agent(c *Conn) error {
 	chance := rand.New(rand.NewPCG(4, d.key))
 	out, in := keyed.New(2*d.key), keyed.NewChecker(2*d.key+1)
 	for i, n := range d.messages {
@@ -121,14 +121,14 @@ func (d *dialogue) agent(c *Conn) error {
 	return errors.Join(err, <-sent)
 }
 
-func (d *dialogue) answered() (n int64) {
+func (d *dialog) answered() (n int64) {
 	for _, a := range d.answers {
 		n += int64(a)
 	}
 	return n
 }
 
-func (d *dialogue) asked() (n int64) {
+func (d *dialog) asked() (n int64) {
 	for _, m := range d.messages {
 		n += int64(m)
 	}
@@ -136,7 +136,7 @@ func (d *dialogue) asked() (n int64) {
 }
 
 // backend speaks it as the backend.
-func (d *dialogue) backend(fd int, r reading) error {
+func (d *dialog) backend(fd int, r reading) error {
 	in, out := keyed.NewChecker(2*d.key), keyed.New(2*d.key+1)
 	w := fdWriter(fd)
 	for i, n := range d.messages {
@@ -208,15 +208,15 @@ func (fd fdWriter) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// held is how a dialogue ended.
+// held is how a dialog ended.
 type held struct {
 	agent, backend error
 	splicedOut     uint64
 	interrupted    int
 }
 
-// hold speaks a dialogue over a new connection whose backend reads in a way.
-func hold(t testing.TB, s *Splicer, l *net.TCPListener, w way, when since, d *dialogue) (end held) {
+// hold speaks a dialog over a new connection whose backend reads in a way.
+func hold(t testing.TB, s *Splicer, l *net.TCPListener, w way, when since, d *dialog) (end held) {
 	p := ends(t, s, l)
 	defer p.agent.Close()
 	if when.earned {

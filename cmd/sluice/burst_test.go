@@ -55,7 +55,7 @@ func TestABurstIsServedInTheEnd(t *testing.T) {
 						}
 						// A client of TLS 1.3 is through before the gateway, which may have
 						// run out of patience.
-						if timeout, ok := errors.AsType[net.Error](err); try == 20 || !errors.Is(err, syscall.ECONNRESET) && !(ok && timeout.Timeout()) {
+						if timeout, ok := errors.AsType[net.Error](err); try == 20 || !errors.Is(err, syscall.ECONNRESET) && (!ok || !timeout.Timeout()) {
 							t.Errorf("a client of the burst, try %d: %v", try, err)
 							return
 						}

@@ -153,7 +153,7 @@ func needles(t *testing.T, key *ecdsa.PrivateKey) map[string][][]byte {
 		part := scalar[at : at+8]
 		add("hex", fmt.Appendf(nil, "%x", part), fmt.Appendf(nil, "%X", part), fmt.Appendf(nil, "% x", part),
 			fmt.Appendf(nil, "0x%x", binary.LittleEndian.Uint64(part)), fmt.Appendf(nil, "0x%x", binary.BigEndian.Uint64(part)))
-		list := strings.Trim(fmt.Sprint(part), "[]")
+		list := strings.Trim(fmt.Sprintf("%d", part), "[]")
 		add("decimal", []byte(list), []byte(strings.ReplaceAll(list, " ", ",")), []byte(strings.ReplaceAll(list, " ", ", ")))
 	}
 	add("decimal", []byte(new(big.Int).SetBytes(scalar).String()[:20]))

@@ -44,14 +44,13 @@ const clientTest = "a test of a client"
 // on that connection, and sends back all bytes inverted. Only flags are known for
 // which the gateway has a configuration.
 type shim struct {
-	port, keyFile, certFile       string
-	selectALPN, expectALPN        string
-	expectServerName              string
-	minVersion, expectVersion     int
-	resumeCount                   int
-	shimWritesFirst, declineALPN  bool
-	expectSessionMiss, checkClose bool
-	ipv6, isHandshaker, server    bool
+	port, keyFile, certFile      string
+	selectALPN, expectALPN       string
+	expectServerName             string
+	minVersion, expectVersion    int
+	resumeCount                  int
+	shimWritesFirst, declineALPN bool
+	isHandshaker, server         bool
 }
 
 // state is what a shim knows of a connection at its end.

@@ -65,7 +65,10 @@ func (c *carrier) end(how End, err error) {
 	c.once.Do(func() {
 		c.how, c.err = how, err
 		Abort(c.backend)
-		if how == BackendReset && c.downEnded.Load() {
+		switch {
+		case how == ClientTLS:
+			dismiss(c.client)
+		case how == BackendReset && c.downEnded.Load():
 			settle(c.client)
 		}
 		Abort(c.client)
@@ -82,22 +85,38 @@ func (c *carrier) finish() (End, error) {
 }
 
 // settle waits until the client has the whole of a stream that ended in order:
-// a reset would take from it what the kernel still holds. What the client sends
-// has no receiver any more; it is dropped, lest the client wait for us before
-// it reads. Closing the leg from outside (Abort) ends it as well.
+// a reset would take from it what the kernel still holds. Closing the leg from
+// outside (Abort) ends it as well.
 func settle(client Leg) {
+	drain(client, func(i unix.TCPInfo, sc syscall.Conn) bool {
+		return i.State == 0 || i.State == unix.BPF_TCP_CLOSE || outQueue(sc) == 0
+	})
+}
+
+// dismiss gives a client that was sent a fatal alert a moment to read it and to close
+// first, as Wire.Refuse does.
+func dismiss(client Leg) {
+	end := time.Now().Add(time.Second)
+	if client.CloseWrite() != nil {
+		return
+	}
+	drain(client, func(i unix.TCPInfo, _ syscall.Conn) bool {
+		return i.State != unix.BPF_TCP_FIN_WAIT1 && i.State != unix.BPF_TCP_FIN_WAIT2 || time.Now().After(end)
+	})
+}
+
+// drain drops what the client sends until enough says so: it has no receiver any
+// more, but a client may wait for us before it reads.
+func drain(client Leg, enough func(unix.TCPInfo, syscall.Conn) bool) {
 	sc, ok := client.(syscall.Conn)
 	if !ok {
 		return
 	}
 	var in socket
 	in.init(client)
-	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-		if i := tcpInfo(sc); i.State == 0 || i.State == unix.BPF_TCP_CLOSE || outQueue(sc) == 0 {
-			return
-		}
+	for pause := time.Millisecond; !enough(tcpInfo(sc), sc); pause = min(2*pause, 100*time.Millisecond) {
 		_ = in.raw.Control(func(fd uintptr) {
-			for in.try(fd) && in.err == nil {
+			for n := 0; n < 16 && in.try(fd) && in.err == nil; n++ {
 				buffers.Put(in.buf)
 			}
 			in.err = nil

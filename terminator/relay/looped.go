@@ -237,11 +237,15 @@ func (c *Looped) over(how End, err error) {
 		l.Forget(&c.client.watch)
 		Finish(c.backend.leg)
 		Finish(c.client.leg)
-	case how == BackendReset && c.downDone:
+	case how == ClientTLS, how == BackendReset && c.downDone:
 		l.Remove(&c.client.watch)
 		Abort(c.backend.leg)
+		wait := settle
+		if how == ClientTLS {
+			wait = dismiss
+		}
 		go func() {
-			settle(c.client.leg)
+			wait(c.client.leg)
 			Abort(c.client.leg)
 			done(how, err)
 		}()
