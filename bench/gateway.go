@@ -186,8 +186,9 @@ func buildSluice(ctx context.Context, dir string) (string, error) {
 		return "", fmt.Errorf("find the module to build: go list -m: %w", err)
 	}
 	binary := filepath.Join(dir, "sluice")
-	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=auto", "-pgo=bench/sluice.pgo", "-o", binary, "./cmd/sluice")
+	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=auto", "-trimpath", "-pgo=bench/sluice.pgo", "-o", binary, "./cmd/sluice")
 	build.Dir = string(bytes.TrimSpace(module))
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := build.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build sluice: %w: %s", err, bytes.TrimSpace(out))
