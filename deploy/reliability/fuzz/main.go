@@ -119,9 +119,12 @@ func (t target) fuzz(span time.Duration, parallel int) (*figures.Entry, error) {
 	e.Inputs = inputs(out.String())
 	// With what the compiler took, if it had to; the process has waited for all of it.
 	e.CPUSeconds = int64((cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds())
-	if runErr != nil {
+	switch {
+	case runErr != nil:
 		e.Failures = 1
-	} else if e.Inputs == 0 {
+	case e.Inputs == 0 && span < time.Minute: // what it knows already took all of it
+		return t.fuzz(2*span, parallel)
+	case e.Inputs == 0:
 		return nil, fmt.Errorf("it tried nothing: %s", out.String())
 	}
 	return e, nil
