@@ -128,11 +128,12 @@ func (c *Conn) Read(p []byte) (int, error) {
 // End is for those that read the descriptor themselves: it tells what it means that
 // there was nothing, as Read does.
 func (c *Conn) End() error {
+	ended := c.ended.Load() // before what was written until then is looked at
 	end, flow := c.look()
 	if lost(end, flow) > 0 {
 		return c.opError("read", syscall.ECONNRESET)
 	}
-	if c.ended.Load() {
+	if ended {
 		c.atEnd.Store(&known{end, flow}) // and that is all there will be
 	}
 	return io.EOF
