@@ -142,6 +142,11 @@ func (g *gateway) echoingAs(name string, from net.IP) (*echoing, error) {
 		return nil, err
 	}
 	_ = raw.SetDeadline(time.Now().Add(2 * time.Minute))
+	return echoingOver(raw, name)
+}
+
+// echoingOver is echoing over a connection, which it closes where it fails.
+func echoingOver(raw net.Conn, name string) (*echoing, error) {
 	c := tls.Client(strict{raw}, &tls.Config{ServerName: name, InsecureSkipVerify: true})
 	if err := c.Handshake(); err != nil {
 		return nil, errors.Join(err, raw.Close())

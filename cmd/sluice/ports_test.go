@@ -115,7 +115,7 @@ func testPorts(t *testing.T, splice string, ports int) {
 // serverName, one for floodedName.
 func launchIn(t *testing.T, ns *netns.NS, splice string) *gateway {
 	t.Helper()
-	g := &gateway{t: t, dir: t.TempDir(), port: freePort(t), exited: make(chan struct{})}
+	g := newGateway(t)
 	var backends []string
 	for range 2 {
 		l, err := ns.Listen("tcp", "127.0.0.1:0")
@@ -126,14 +126,6 @@ func launchIn(t *testing.T, ns *netns.NS, splice string) *gateway {
 		t.Cleanup(func() { l.Close(); <-done })
 		backends = append(backends, port(l.Addr()))
 	}
-	if err := os.Mkdir(filepath.Join(g.dir, "conf"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	c, err := newCertificate(time.Now().Add(time.Hour), serverName, floodedName)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g.write("certificate.yaml", c.secret("certificate"))
 	g.write("objects.json", objects(g.port, backends[0]))
 	g.write("other.json", fmt.Appendf(nil, `{"apiVersion": "v1", "kind": "List", "items": [
 {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "TLSRoute", "metadata": {"name": "other"}, "spec": {
@@ -142,6 +134,35 @@ func launchIn(t *testing.T, ns *netns.NS, splice string) *gateway {
 {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
   "metadata": {"name": "other-1", "labels": {"kubernetes.io/service-name": "other"}},
   "ports": [{"port": %s}], "endpoints": [{"addresses": ["127.0.0.1"]}]}]}`, floodedName, backends[1]))
+	g.startIn(ns, splice)
+	for _, name := range []string{serverName, floodedName} {
+		eventually(t, name+" is served", func() bool { return ns.Do(func() error { return talk(g.port, name) }) == nil })
+	}
+	return g
+}
+
+// newGateway has a folder with a certificate for serverName and floodedName, and no
+// process yet.
+func newGateway(t *testing.T) *gateway {
+	t.Helper()
+	g := &gateway{t: t, dir: t.TempDir(), port: freePort(t), exited: make(chan struct{})}
+	if err := os.Mkdir(filepath.Join(g.dir, "conf"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	c, err := newCertificate(time.Now().Add(time.Hour), serverName, floodedName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.write("certificate.yaml", c.secret("certificate"))
+	return g
+}
+
+// startIn starts the process in a network namespace, until the test ends. Its log has
+// the access log, too.
+func (g *gateway) startIn(ns *netns.NS, splice string) {
+	t := g.t
+	t.Helper()
+	var err error
 	if g.log, err = os.Create(filepath.Join(g.dir, "log")); err != nil {
 		t.Fatal(err)
 	}
@@ -161,8 +182,4 @@ func launchIn(t *testing.T, ns *netns.NS, splice string) *gateway {
 			t.Logf("log of the gateway:\n%s", g.logged())
 		}
 	})
-	for _, name := range []string{serverName, floodedName} {
-		eventually(t, name+" is served", func() bool { return ns.Do(func() error { return talk(g.port, name) }) == nil })
-	}
-	return g
 }
