@@ -21,20 +21,20 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/sluice-gateway/sluice/agent/config"
 	"github.com/sluice-gateway/sluice/bench/freeport"
+	"github.com/sluice-gateway/sluice/bench/leak"
 )
 
 func TestMain(m *testing.M) {
 	reexec()
-	goleak.VerifyTestMain(m)
+	os.Exit(leak.Of(m.Run).Run())
 }
 
 // gateway is a running server.

@@ -26,14 +26,16 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
 
 	"github.com/sluice-gateway/sluice/bench/freeport"
+	"github.com/sluice-gateway/sluice/bench/leak"
 )
 
 var update = flag.Bool("update", false, "write what the scripts in testdata give into them")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"sluice": main, "kubectl-sluice": main})
+	testscript.Main(leak.Of(m.Run, goleak.IgnoreAnyFunction("k8s.io/klog/v2.(*flushDaemon).run.func1")), map[string]func(){"sluice": main, "kubectl-sluice": main})
 }
 
 // TestScripts runs the command as a user does; the scripts below testdata say

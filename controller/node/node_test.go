@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/sluice-gateway/sluice/agent/config"
+	"github.com/sluice-gateway/sluice/bench/leak"
 	"github.com/sluice-gateway/sluice/controller/node"
 	"github.com/sluice-gateway/sluice/controller/publication"
 	"github.com/sluice-gateway/sluice/deploy/apiserver"
@@ -31,7 +32,7 @@ import (
 var api *apiserver.Server
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
+	os.Exit(leak.Of(func() int {
 		s, err := apiserver.Start(context.Background(), apiserver.Options{})
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -43,12 +44,8 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}
-		if err := goleak.Find(goleak.IgnoreAnyFunction("k8s.io/klog/v2.(*flushDaemon).run.func1")); code == 0 && err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
 		return code
-	}())
+	}, goleak.IgnoreAnyFunction("k8s.io/klog/v2.(*flushDaemon).run.func1")).Run())
 }
 
 // recorder is a server that keeps what it is given.
