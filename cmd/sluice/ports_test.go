@@ -127,18 +127,23 @@ func launchIn(t *testing.T, ns *netns.NS, splice string) *gateway {
 		backends = append(backends, port(l.Addr()))
 	}
 	g.write("objects.json", objects(g.port, backends[0]))
-	g.write("other.json", fmt.Appendf(nil, `{"apiVersion": "v1", "kind": "List", "items": [
-{"apiVersion": "gateway.networking.k8s.io/v1", "kind": "TLSRoute", "metadata": {"name": "other"}, "spec": {
-  "parentRefs": [{"name": "test"}], "hostnames": [%q], "rules": [{"backendRefs": [{"name": "other", "port": 1}]}]}},
-{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "other"}, "spec": {"ports": [{"port": 1}]}},
-{"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-  "metadata": {"name": "other-1", "labels": {"kubernetes.io/service-name": "other"}},
-  "ports": [{"port": %s}], "endpoints": [{"addresses": ["127.0.0.1"]}]}]}`, floodedName, backends[1]))
+	g.write("other.json", routeTo("other", floodedName, backends[1]))
 	g.startIn(ns, splice)
 	for _, name := range []string{serverName, floodedName} {
 		eventually(t, name+" is served", func() bool { return ns.Do(func() error { return talk(g.port, name) }) == nil })
 	}
 	return g
+}
+
+// routeTo are the objects that lead another host name of objects to an endpoint.
+func routeTo(name, host, port string) []byte {
+	return fmt.Appendf(nil, `{"apiVersion": "v1", "kind": "List", "items": [
+{"apiVersion": "gateway.networking.k8s.io/v1", "kind": "TLSRoute", "metadata": {"name": %[1]q}, "spec": {
+  "parentRefs": [{"name": "test"}], "hostnames": [%[2]q], "rules": [{"backendRefs": [{"name": %[1]q, "port": 1}]}]}},
+{"apiVersion": "v1", "kind": "Service", "metadata": {"name": %[1]q}, "spec": {"ports": [{"port": 1}]}},
+{"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+  "metadata": {"name": "%[1]s-1", "labels": {"kubernetes.io/service-name": %[1]q}},
+  "ports": [{"port": %[3]s}], "endpoints": [{"addresses": ["127.0.0.1"]}]}]}`, name, host, port)
 }
 
 // newGateway has a folder with a certificate for serverName and floodedName, and no
