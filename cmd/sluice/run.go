@@ -211,12 +211,15 @@ func serve(ctx context.Context, stop func(), a *agent.Agent, feed func(context.C
 
 // drainOnSignal returns a context that ends at SIGTERM or SIGINT. The next of
 // these signals ends the process at once, as it does without a handler: the
-// kernel then resets what is open, so nothing looks finished that is not.
+// kernel then resets what is open, so nothing looks finished that is not. Where the
+// caller stops without a signal, as when the start fails, it says itself why.
 func drainOnSignal(parent context.Context, log *slog.Logger) (context.Context, context.CancelFunc) {
 	ctx, stop := signal.NotifyContext(parent, syscall.SIGTERM, os.Interrupt)
 	context.AfterFunc(ctx, func() {
 		stop()
-		log.Info("ending: connections may finish; another signal ends at once")
+		if context.Cause(ctx) != context.Canceled { // it names the signal
+			log.Info("ending: connections may finish; another signal ends at once")
+		}
 	})
 	return ctx, stop
 }

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -202,6 +204,37 @@ func (g *gateway) conns() string {
 		g.t.Fatal(err)
 	}
 	return string(out)
+}
+
+// A start that fails must not speak of connections that may finish.
+func TestOnlyASignalIsSaidToLetConnectionsFinish(t *testing.T) {
+	const said = "connections may finish"
+	file, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	log := slog.New(slog.NewTextHandler(file, nil))
+	times := func() int {
+		text, err := os.ReadFile(file.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Count(string(text), said)
+	}
+	ctx, stop := drainOnSignal(t.Context(), log)
+	stop()
+	<-ctx.Done()
+	ctx, stop = drainOnSignal(t.Context(), log)
+	defer stop()
+	if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	<-ctx.Done()
+	eventually(t, "it is said", func() bool { return times() > 0 })
+	if n := times(); n != 1 {
+		t.Errorf("it was said %d times, with one signal", n)
+	}
 }
 
 // T13: SIGTERM. Transfers that run finish, whole; nothing new is taken; then
