@@ -146,9 +146,9 @@ int sl_msg(struct sk_msg_md *msg)
 	bytes = bpf_map_lookup_elem(&sl_bytes, &zero);
 	if (bytes) {
 		if (end->side == sl_agent)
-			bytes->to_backend += size;
+			bytes->up += size;
 		else
-			bytes->to_agent += size;
+			bytes->down += size;
 	}
 	return SK_PASS;
 tcp:

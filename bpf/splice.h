@@ -197,10 +197,10 @@ struct sl_end {
 	__u32 lost;
 };
 
-/* Redirected bytes since the start. */
+/* Redirected bytes since the start; up is towards the backend. */
 struct sl_byte_counts {
-	__u64 to_backend;
-	__u64 to_agent;
+	__u64 up;
+	__u64 down;
 };
 
 /* A backend's socket for who only knows its cookie. */

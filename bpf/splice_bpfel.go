@@ -14,9 +14,9 @@ import (
 )
 
 type SpliceSlByteCounts struct {
-	_         structs.HostLayout
-	ToBackend uint64
-	ToAgent   uint64
+	_    structs.HostLayout
+	Up   uint64
+	Down uint64
 }
 
 type SpliceSlCounts struct {

@@ -51,13 +51,13 @@ func (c Collector) Collect(ch chan<- prometheus.Metric) {
 	for outcome, n := range outcomes {
 		ch <- prometheus.MustNewConstMetric(outcomesDesc, prometheus.CounterValue, float64(n), outcome)
 	}
-	toBackend, fromBackend, err := c.Splicer.Bytes()
+	up, down, err := c.Splicer.Bytes()
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(bytesDesc, err)
 		return
 	}
-	ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.CounterValue, float64(toBackend), "up")
-	ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.CounterValue, float64(fromBackend), "down")
+	ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.CounterValue, float64(up), "up")
+	ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.CounterValue, float64(down), "down")
 }
 
 func reasonOf(err error) string {

@@ -54,8 +54,8 @@ func (s *Splicer) Outcomes() (map[string]uint64, error) {
 	return out, nil
 }
 
-// Bytes returns the bytes redirected since Open, each way.
-func (s *Splicer) Bytes() (toBackend, fromBackend uint64, err error) {
+// Bytes returns the bytes redirected since Open; up is towards backends.
+func (s *Splicer) Bytes() (up, down uint64, err error) {
 	s.use.RLock()
 	defer s.use.RUnlock()
 	if s.released {
@@ -66,10 +66,10 @@ func (s *Splicer) Bytes() (toBackend, fromBackend uint64, err error) {
 		return 0, 0, fmt.Errorf("read map sl_bytes: %w", err)
 	}
 	for _, b := range perCPU {
-		toBackend += b.ToBackend
-		fromBackend += b.ToAgent
+		up += b.Up
+		down += b.Down
 	}
-	return toBackend, fromBackend, nil
+	return up, down, nil
 }
 
 // outcomeOf is what has become of a connection so far, or why it is not
