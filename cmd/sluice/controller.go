@@ -27,6 +27,7 @@ func clusterController(e *env, flags *flag.FlagSet, args []string) error {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: level}))
+	harden(log)
 	klog.SetSlogLogger(log.With("from", "client-go"))
 	opts := controller.Options{Config: config, Namespace: c.namespace, Identity: identity(), Log: log}
 	if *metrics != "off" {

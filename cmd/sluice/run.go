@@ -97,12 +97,17 @@ func isAddress(s string) bool {
 // open opens the logs; the access log is nil where there is to be none.
 func (f *runFlags) open(e *env) (log *slog.Logger, accessLog io.WriteCloser, err error) {
 	log = slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: f.logLevel}))
-	if _, err := agent.Harden(); err != nil {
-		log.Warn("process is not hardened", "error", err)
-	}
+	harden(log)
 	f.lostLines = agent.NewLostLines()
 	accessLog, err = openAccessLog(f.accessLog, e.stdout, log, f.lostLines)
 	return log, accessLog, err
+}
+
+// harden is for whoever holds private keys.
+func harden(log *slog.Logger) {
+	if _, err := agent.Harden(); err != nil {
+		log.Warn("process is not hardened", "error", err)
+	}
 }
 
 // options are those of an agent that runs as the flags say.
