@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"slices"
 	"testing"
 	"time"
 )
@@ -57,6 +58,46 @@ func TestClientHelloIsReadHoweverItIsCut(t *testing.T) {
 		}
 	}
 	eventually(t, "no connection left", func() bool { return len(g.s.Connections()) == 0 })
+}
+
+func TestAClientHelloOf16KiBIsTakenAndNoLonger(t *testing.T) {
+	port := freePort(t)
+	g := run(t, &Server{}, mixed(t, port))
+	hello := helloBytes(t, "db.example.com")
+	for size, want := range map[int]string{16<<10 - 1: "handshake", 16 << 10: "handshake", 16<<10 + 1: "alert 50", 17 << 10: "alert 50", 40 << 10: "alert 50"} {
+		sent := padded(hello, size)
+		if got := answer(t, port, sent); got != want {
+			t.Errorf("%d bytes at once: %s, want %s", size, got, want)
+		}
+		c, err := net.Dial("tcp", address(port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for part := range slices.Chunk(sent, 5000) {
+			_, _ = c.Write(part)
+		}
+		if got := answerOn(c); got != want {
+			t.Errorf("%d bytes, 5000 at a time: %s, want %s", size, got, want)
+		}
+		_ = c.Close()
+	}
+	eventually(t, "no connection left", func() bool { return len(g.s.Connections()) == 0 })
+}
+
+// padded is a ClientHello of size bytes, with the headers of its records: one of a
+// single record that was padded (RFC 7685).
+func padded(hello []byte, size int) []byte {
+	at := 5 + 4 + 2 + 32
+	at += 1 + int(hello[at])                           // session
+	at += 2 + int(binary.BigEndian.Uint16(hello[at:])) // cipher suites
+	at += 1 + int(hello[at])                           // compression
+	records := (size + 5 + 16<<10 - 1) / (5 + 16<<10)  // of 16 KiB but the last
+	n := size - (len(hello) - 5) - 5*records - 4       // bytes of padding
+	out := bytes.Clone(hello)
+	out[6], out[7], out[8] = 0, byte((size-5*records-4)>>8), byte(size-5*records-4)
+	binary.BigEndian.PutUint16(out[at:], binary.BigEndian.Uint16(out[at:])+uint16(4+n))
+	out = append(out, 0, 21, byte(n>>8), byte(n))
+	return inRecords(append(out, make([]byte, n)...), 16<<10)
 }
 
 func TestBrokenInputEndsWithTheRightAlert(t *testing.T) {

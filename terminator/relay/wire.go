@@ -113,10 +113,10 @@ func (w *Wire) Read(p []byte) (int, error) {
 // readHello is Read while undecided. The verdict falls inside of TLS, so a
 // record that ends here is not known to be the last.
 func (w *Wire) readHello(p []byte) (int, error) {
+	if w.fed >= maxHello { // and not what was read, which is up to how it was cut
+		return 0, ErrHelloTooLong
+	}
 	if w.fed == len(w.hello) {
-		if len(w.hello) >= maxHello {
-			return 0, ErrHelloTooLong
-		}
 		b, n, err := w.in.read()
 		if err != nil {
 			return 0, truncated(err)
@@ -125,7 +125,7 @@ func (w *Wire) readHello(p []byte) (int, error) {
 		buffers.Put(b)
 	}
 	w.pending = w.hello[w.fed:]
-	n := copy(p, w.pending[:w.bound(len(p))])
+	n := copy(p, w.pending[:w.bound(min(len(p), maxHello-w.fed))])
 	w.fed += n
 	return n, nil
 }
