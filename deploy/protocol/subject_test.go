@@ -190,6 +190,16 @@ func bare(conf string) error {
 		}
 		config.Certificates = append(config.Certificates, pair)
 	}
+	// As the gateway's listener, which serves every name: by the kind of key alone.
+	config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		hello.ServerName = ""
+		for i := range config.Certificates {
+			if c := &config.Certificates[i]; hello.SupportsCertificate(c) == nil {
+				return c, nil
+			}
+		}
+		return nil, nil // the first of them
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -218,6 +228,7 @@ func bareConfig() *tls.Config {
 func bareProxy(client *tls.Conn, address string) {
 	defer client.NetConn().Close()
 	if client.Handshake() != nil {
+		alerted(client.NetConn())
 		return
 	}
 	backend, err := net.Dial("tcp", address)
@@ -233,10 +244,19 @@ func bareProxy(client *tls.Conn, address string) {
 		}
 	}()
 	if _, err := io.Copy(backend, client); err != nil {
-		return // what ended the client's stream, an alert has told it
+		alerted(client.NetConn()) // of what ended its stream
+		return
 	}
 	_ = backend.(*net.TCPConn).CloseWrite()
 	<-over
+}
+
+// alerted ends a connection whose client has been sent an alert. Closed with bytes
+// that were not read it would be reset, and the alert might be lost.
+func alerted(client net.Conn) {
+	_ = client.SetDeadline(time.Now().Add(time.Second))
+	_ = client.(*net.TCPConn).CloseWrite()
+	_, _ = io.CopyN(io.Discard, client, 1<<20)
 }
 
 // start starts a process and returns what ends it.
