@@ -34,17 +34,21 @@ func (s *Server) watch(stop <-chan struct{}) {
 	}
 }
 
-// probe has the kernel ask after a silent backend, as the client legs have it from
-// their listener: three system calls that a short connection does not need.
+// probe has the kernel ask after both peers, once a connection has lived for a moment:
+// system calls and timers that a short one does not need.
 func (c *connection) probe() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	leg, ok := c.backend.(interface {
-		SetKeepAliveConfig(net.KeepAliveConfig) error
-	})
-	if ok && !c.probed {
-		c.probed = true
-		_ = leg.SetKeepAliveConfig(c.s.keepAlive())
+	if c.probed || (c.backend == nil && !c.http) {
+		return
+	}
+	c.probed = true
+	for _, leg := range []any{c.client, c.backend} {
+		if leg, ok := leg.(interface {
+			SetKeepAliveConfig(net.KeepAliveConfig) error
+		}); ok {
+			_ = leg.SetKeepAliveConfig(c.s.keepAlive())
+		}
 	}
 }
 

@@ -35,7 +35,7 @@ func TestSilentPeersAreProbed(t *testing.T) {
 					on, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE)
 					idle, _ = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE)
 				})
-				return on == 1 && idle == 7
+				return on == 1 && 5 <= idle && idle <= 10
 			}
 			eventually(t, "keepalive on both legs", func() bool {
 				c := g.s.conns.all()[0]
@@ -45,5 +45,21 @@ func TestSilentPeersAreProbed(t *testing.T) {
 				return probed(client) && probed(backend)
 			})
 		})
+	}
+}
+
+// TestEveryLegHasItsOwnRhythm of probes, in the kernel's seconds: see keepAlive.
+func TestEveryLegHasItsOwnRhythm(t *testing.T) {
+	s := &Server{KeepAlive: time.Minute}
+	rhythms := map[time.Duration]int{}
+	for range 10_000 {
+		k := s.keepAlive()
+		if k.Idle < 40*time.Second || k.Idle > 80*time.Second {
+			t.Fatalf("idle %v", k.Idle)
+		}
+		rhythms[k.Idle.Truncate(time.Second)]++
+	}
+	if len(rhythms) < 40 {
+		t.Errorf("%d rhythms, want 40: %v", len(rhythms), rhythms)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -53,8 +54,10 @@ type Server struct {
 	// HalfCloseTimeout is the idle timeout, when it is shorter, of a connection
 	// that ended in one direction. Default 5 min.
 	HalfCloseTimeout time.Duration
-	// KeepAlive is the silence after which the kernel probes whether the other
-	// end of a leg is still there, and the interval of the probes. Default 15 s.
+	// KeepAlive is about the silence after which the kernel probes whether the other
+	// end of a leg is still there: each leg has its own, from a third less to a third
+	// more. Nine probes without an answer, one every fifth of it, end the connection.
+	// Default 60 s.
 	KeepAlive time.Duration
 	// DrainTimeout is how long Run lets connections finish. Default 30 s.
 	DrainTimeout time.Duration
@@ -121,7 +124,7 @@ func (s *Server) init() {
 		def(&s.ConnectTimeout, 3*time.Second)
 		def(&s.IdleTimeout, time.Hour)
 		def(&s.HalfCloseTimeout, 5*time.Minute)
-		def(&s.KeepAlive, 15*time.Second)
+		def(&s.KeepAlive, time.Minute)
 		def(&s.DrainTimeout, 30*time.Second)
 		def(&s.MaxConnections, 50_000)
 		if s.Log == nil {
@@ -256,8 +259,15 @@ func (s *Server) dialer() *net.Dialer {
 	return d
 }
 
+// keepAlive gives every leg a rhythm of its own. All that have moved bytes at the same
+// time, as those of a broker's subscribers do, would be probed at the same time for ever;
+// and of the packets for the machine itself that a processor sends at once, the kernel
+// drops those beyond net.core.netdev_max_backlog (1,000), each time the same ones,
+// until it takes peers for dead that are well. The kernel counts in seconds, so at the
+// default there are 41 rhythms.
 func (s *Server) keepAlive() net.KeepAliveConfig {
-	return net.KeepAliveConfig{Enable: true, Idle: s.KeepAlive, Interval: s.KeepAlive}
+	idle := s.KeepAlive*2/3 + rand.N(s.KeepAlive*2/3+1)
+	return net.KeepAliveConfig{Enable: true, Idle: idle, Interval: idle / 5, Count: 9}
 }
 
 // Report says again what the last Apply reported, with what has changed since:

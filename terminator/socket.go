@@ -68,7 +68,7 @@ func (s *Server) listen(k *socket) {
 		control = freeBind
 	}
 	lc := net.ListenConfig{KeepAlive: -1, Control: func(network, address string, c syscall.RawConn) error {
-		return errors.Join(control(network, address, c), legControl(network, address, c), s.listenControl(c))
+		return errors.Join(control(network, address, c), legControl(network, address, c), reusePort(network, address, c))
 	}}
 	lc.SetMultipathTCP(false)
 	var ln net.Listener
@@ -104,15 +104,11 @@ func cured(err error) error {
 	return err
 }
 
-func (s *Server) listenControl(c syscall.RawConn) error {
+// reusePort lets several sockets of this process listen on one port.
+func reusePort(_, _ string, c syscall.RawConn) error {
 	var err error
-	seconds := max(1, int(s.KeepAlive/time.Second))
 	if cerr := c.Control(func(fd uintptr) {
-		err = errors.Join(
-			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1),
-			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1),
-			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds),
-			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds))
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 	}); cerr != nil {
 		return cerr
 	}

@@ -63,7 +63,14 @@ func TestMultipathTCP(t *testing.T) {
 	expectPath(t, c, PathSpliced, "")
 
 	before := outcome(t, s, "mptcp")
-	d := net.Dialer{Control: s.beforeConnect}
+	// The mark alone: such a socket takes no SO_OOBINLINE on older kernels, and package
+	// net would turn to TCP.
+	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		cerr := raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(s.mark))
+		})
+		return errors.Join(err, cerr)
+	}}
 	d.SetMultipathTCP(true)
 	mc, err := d.DialContext(context.Background(), "tcp", addrOf(l).String())
 	if err != nil {

@@ -208,10 +208,14 @@ func (g *gateway) scrape(address string) map[string]float64 {
 // connect is a client that takes nothing but close_notify for an end.
 func (g *gateway) connect() (*tls.Conn, error) { return g.connectTo(serverName, nil) }
 
+// noProbes leaves it to the gateway to ask after silent peers.
+const noProbes = -1
+
 // connectTo asks for a server name, and resumes a session of the cache where there
 // is one.
 func (g *gateway) connectTo(name string, sessions tls.ClientSessionCache) (*tls.Conn, error) {
-	raw, err := net.DialTimeout("tcp", "127.0.0.1:"+g.port, 10*time.Second)
+	d := net.Dialer{Timeout: 10 * time.Second, KeepAlive: noProbes}
+	raw, err := d.Dial("tcp", "127.0.0.1:"+g.port)
 	if err != nil {
 		return nil, err
 	}
@@ -241,7 +245,7 @@ func (s strict) Read(p []byte) (int, error) {
 // of them at the end of the test.
 func serveTCP(t *testing.T, handle func(c *net.TCPConn)) net.Addr {
 	t.Helper()
-	var lc net.ListenConfig
+	lc := net.ListenConfig{KeepAlive: noProbes}
 	lc.SetMultipathTCP(false)
 	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
