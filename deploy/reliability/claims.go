@@ -82,6 +82,8 @@ var claims = []claim{
 		"client, gateway and backend share two processors here, so everybody is slower meanwhile: the figures say by how much"},
 	{"More clients at once than the accept queue holds are served in the end.",
 		"cmd/sluice", "TestABurstIsServedInTheEnd", ""},
+	{"Connections that fall silent together, for longer than it takes to give up a peer, stay.",
+		"cmd/sluice", "TestManyThatFallSilentTogetherStay", ""},
 	{"Connections that come and go leave nothing.", "cmd/sluice", "TestChurnLeavesNothing", ""},
 	{"When the local ports towards an endpoint are used up, clients are told at once, and other endpoints are served.",
 		"cmd/sluice", "TestPortsTowardsAnEndpointRunOut", ""},
