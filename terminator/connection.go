@@ -85,20 +85,21 @@ type connection struct {
 	listener *listener
 	waiter   *waiter // while the handshake waits for its turn
 	backend  relay.Leg
-	kernel   bool          // the backend leg is fed by splice(2)
 	looped   *relay.Looped // or nil
 	forced   relay.End
-	finished bool
 	cancel   context.CancelFunc // of HTTP requests, or nil
 
-	http      bool        // in the hands of package http
+	finished bool
+	kernel   bool // the backend leg is fed by splice(2)
+	http     bool // in the hands of package http
+	probed   bool // by the kernel, while it is silent
+
 	httpReset atomic.Bool // the client reset, as package http saw it
 	requests  atomic.Int64
 
-	// Of the idle watch alone.
-	moved  time.Time
-	seen   int64
-	probed bool
+	// Of the idle watch alone: when bytes moved, since the start, and how many had.
+	moved time.Duration
+	seen  int64
 
 	countedUp, countedDown int64 // bytes in the totals; guarded by Metrics.mu
 
@@ -118,7 +119,7 @@ type registry struct {
 // open begins a connection.
 func (s *Server) open(k *socket, tcp *net.TCPConn) *connection {
 	now := time.Now()
-	c := &connection{s: s, client: tcp, socket: k, port: k.state.Load(), moved: now}
+	c := &connection{s: s, client: tcp, socket: k, port: k.state.Load()}
 	c.info = Connection{ID: s.conns.next.Add(1), Start: now, Client: addrPort(tcp.RemoteAddr()), Local: addrPort(tcp.LocalAddr())}
 	s.conns.mu.Lock()
 	s.conns.live[c.info.ID] = c

@@ -63,9 +63,9 @@ func (c *connection) idleFor(now time.Time) time.Duration {
 		n += relay.Moved(sc)
 	}
 	if n != c.seen {
-		c.seen, c.moved = n, now
+		c.seen, c.moved = n, now.Sub(c.info.Start)
 	}
-	return now.Sub(c.moved)
+	return now.Sub(c.info.Start) - c.moved
 }
 
 func (c *connection) idleLimit() time.Duration {

@@ -39,8 +39,9 @@ type Loop struct {
 
 // Watch is a socket on a loop. The zero value is on none.
 type Watch struct {
+	Socket syscall.RawConn // set before Add
+
 	handler Handler
-	raw     syscall.RawConn
 	slot    int32
 	round   int32  // tells apart those that had the slot one after the other
 	events  uint32 // in epoll: EPOLLIN and EPOLLOUT
@@ -115,15 +116,15 @@ func (l *Loop) Post(f func()) error {
 	return nil
 }
 
-// Add has h called for events of a socket that has left Go's poller (Leave).
+// Add has h called for events of the socket, which has left Go's poller (Leave).
 // This and the other methods of a Watch may only be called on the loop.
-func (l *Loop) Add(w *Watch, h Handler, raw syscall.RawConn, events uint32) error {
+func (l *Loop) Add(w *Watch, h Handler, events uint32) error {
 	if len(l.free) == 0 {
 		l.watches = append(l.watches, nil)
 		l.free = append(l.free, int32(len(l.watches)-1))
 	}
 	last := len(l.free) - 1
-	*w = Watch{handler: h, raw: raw, slot: l.free[last], round: w.round + 1, events: events, want: events, state: outside}
+	*w = Watch{Socket: w.Socket, handler: h, slot: l.free[last], round: w.round + 1, events: events, want: events, state: outside}
 	if err := l.control(w, unix.EPOLL_CTL_ADD); err != nil {
 		w.state = off
 		return err
@@ -193,7 +194,7 @@ func (l *Loop) Forget(w *Watch) {
 
 func (l *Loop) control(w *Watch, op int) error {
 	var err error
-	cerr := w.raw.Control(func(fd uintptr) {
+	cerr := w.Socket.Control(func(fd uintptr) {
 		err = unix.EpollCtl(l.epoll, op, int(fd), &unix.EpollEvent{Events: w.events, Fd: w.slot, Pad: w.round})
 	})
 	if cerr != nil {

@@ -10,7 +10,6 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -71,7 +70,6 @@ type echo struct {
 	w      Watch
 	l      *Loop
 	c      *net.TCPConn
-	raw    syscall.RawConn
 	events atomic.Int64
 	reads  int // bytes of each
 	gone   chan struct{}
@@ -80,12 +78,12 @@ type echo struct {
 func newEcho(t *testing.T, l *Loop, c *net.TCPConn, reads int) *echo {
 	t.Helper()
 	e := &echo{l: l, c: c, reads: reads, gone: make(chan struct{})}
-	e.raw, _ = c.SyscallConn()
+	e.w.Socket, _ = c.SyscallConn()
 	if err := Leave(c); err != nil {
 		t.Fatal(err)
 	}
 	do(t, l, func() {
-		if err := l.Add(&e.w, e, e.raw, unix.EPOLLIN); err != nil {
+		if err := l.Add(&e.w, e, unix.EPOLLIN); err != nil {
 			t.Error(err)
 		}
 	})
@@ -95,7 +93,7 @@ func newEcho(t *testing.T, l *Loop, c *net.TCPConn, reads int) *echo {
 func (e *echo) Ready(w *Watch, events uint32) {
 	e.events.Add(1)
 	b := make([]byte, e.reads)
-	_ = e.raw.Control(func(fd uintptr) {
+	_ = e.w.Socket.Control(func(fd uintptr) {
 		n, err := unix.Read(int(fd), b)
 		if n > 0 {
 			_, err = unix.Write(int(fd), b[:n])
@@ -204,12 +202,12 @@ func TestARemovedSocketIsNotToldOf(t *testing.T) {
 		// Both are ready before the loop looks.
 		_, _ = first.Write([]byte("x"))
 		_, _ = second.Write([]byte("x"))
-		rawA, _ := a.SyscallConn()
-		rawB, _ := b.SyscallConn()
-		if err := l.Add(&r.w, r, rawA, unix.EPOLLIN); err != nil {
+		r.w.Socket, _ = a.SyscallConn()
+		r.other.Socket, _ = b.SyscallConn()
+		if err := l.Add(&r.w, r, unix.EPOLLIN); err != nil {
 			t.Error(err)
 		}
-		if err := l.Add(&r.other, r, rawB, unix.EPOLLIN); err != nil {
+		if err := l.Add(&r.other, r, unix.EPOLLIN); err != nil {
 			t.Error(err)
 		}
 	})
@@ -232,13 +230,13 @@ func (f *failure) Ready(*Watch, uint32) { f.calls.Add(1) }
 func TestAFailureThatNobodyWantsIsToldOnce(t *testing.T) {
 	l, ln := start(t), listen(t)
 	a, b := pair(t, ln)
-	raw, _ := a.SyscallConn()
 	f := &failure{}
+	f.w.Socket, _ = a.SyscallConn()
 	if err := Leave(a); err != nil {
 		t.Fatal(err)
 	}
 	do(t, l, func() {
-		if err := l.Add(&f.w, f, raw, 0); err != nil {
+		if err := l.Add(&f.w, f, 0); err != nil {
 			t.Error(err)
 		}
 	})

@@ -31,7 +31,6 @@ type end struct {
 	watch loop.Watch
 	leg   Leg
 	try   tryLeg // nil: an ordinary socket
-	raw   syscall.RawConn
 
 	waiting []byte // to be written; in buf, or buf is nil
 	buf     *buffer
@@ -51,7 +50,7 @@ func (e *end) init(of *Looped, l Leg) bool {
 		return false
 	}
 	var err error
-	e.raw, err = sc.SyscallConn()
+	e.watch.Socket, err = sc.SyscallConn()
 	return err == nil
 }
 
@@ -83,7 +82,7 @@ func newCall() *call {
 func (e *end) read(p []byte) (int, error) {
 	c := e.of.loop.Load().call
 	c.p = p
-	err := e.raw.Control(c.read)
+	err := e.watch.Socket.Control(c.read)
 	c.p = nil
 	switch {
 	case err == nil && c.err == unix.EAGAIN:
@@ -174,7 +173,7 @@ func (e *end) send(p []byte) (n int, err error) {
 	c := e.of.loop.Load().call
 	for n < len(p) {
 		c.p = p[n:]
-		err = e.raw.Control(c.write)
+		err = e.watch.Socket.Control(c.write)
 		c.p = nil
 		switch {
 		case err != nil:

@@ -23,9 +23,7 @@ import (
 type Looped struct {
 	mu       sync.Mutex
 	loop     atomic.Pointer[carrying]
-	placed   bool         // on the loop, and not still to come
 	warm     *carrying    // on whose list it is; nil: it rests
-	busy     bool         // had an event since that looked
 	record   *record.Conn // of the client; nil: it is plain
 	progress *Progress
 	done     func(End, error) // nil: not started, or over
@@ -42,8 +40,12 @@ type Looped struct {
 	// upDone and downDone: the end was passed on. downEnding: close_notify is
 	// written, FIN not yet.
 	upDone, downDone, downEnding bool
-	timer                        *time.Timer // of the next look, while credit lacks
-	acked                        uint64      // by the client, when its stream and that to it ended in order
+
+	placed bool // on the loop, and not still to come
+	busy   bool // had an event since warm's loop looked
+
+	timer *time.Timer // of the next look, while credit lacks
+	acked uint64      // by the client, when its stream and that to it ended in order
 }
 
 // answers is how much may wait for a client beside what a backend sent: alerts
@@ -124,9 +126,9 @@ func (c *Looped) start(done func(End, error), err error) {
 func (c *Looped) add(events uint32) {
 	l := c.loop.Load()
 	c.placed = true
-	if err := l.Add(&c.backend.watch, c, c.backend.raw, events); err != nil {
+	if err := l.Add(&c.backend.watch, c, events); err != nil {
 		c.over(BackendReset, err)
-	} else if err = l.Add(&c.client.watch, c, c.client.raw, events); err != nil {
+	} else if err = l.Add(&c.client.watch, c, events); err != nil {
 		c.over(ClientReset, err)
 	}
 	c.settle()

@@ -60,7 +60,7 @@ func (p *pipe) close() {
 func (e *end) fill(p *pipe) error {
 	var n int64
 	var err error
-	cerr := e.raw.Control(func(fd uintptr) {
+	cerr := e.watch.Socket.Control(func(fd uintptr) {
 		for err = unix.EINTR; errors.Is(err, unix.EINTR); {
 			n, err = unix.Splice(int(fd), nil, p.w, nil, pipeSize, unix.SPLICE_F_NONBLOCK)
 		}
@@ -80,7 +80,7 @@ func (e *end) fill(p *pipe) error {
 // drain moves what is in the end's pipe to its socket, as far as that takes it.
 func (e *end) drain() error {
 	var err error
-	cerr := e.raw.Control(func(fd uintptr) {
+	cerr := e.watch.Socket.Control(func(fd uintptr) {
 		for e.through.n > 0 && (err == nil || errors.Is(err, unix.EINTR)) {
 			var n int64
 			if n, err = unix.Splice(e.through.r, nil, int(fd), nil, e.through.n, unix.SPLICE_F_NONBLOCK); err == nil {

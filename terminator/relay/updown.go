@@ -38,7 +38,7 @@ func (c *Looped) up() {
 func (c *Looped) upPlain() {
 	switch err := c.carryPlain(&c.client, &c.backend, c.progress.up); {
 	case errors.Is(err, unix.EAGAIN):
-	case errors.Is(err, io.EOF) && !inOrder(c.client.raw) && !c.downEnded():
+	case errors.Is(err, io.EOF) && !inOrder(c.client.watch.Socket) && !c.downEnded():
 		c.over(ClientReset, errReset)
 	case errors.Is(err, io.EOF):
 		c.upErr = err
@@ -119,7 +119,7 @@ func (c *Looped) down() {
 	}
 	switch {
 	case errors.Is(err, unix.EAGAIN) || c.done == nil:
-	case errors.Is(err, io.EOF) && !inOrder(c.backend.raw) && !c.upEnded():
+	case errors.Is(err, io.EOF) && !inOrder(c.backend.watch.Socket) && !c.upEnded():
 		c.over(BackendReset, errReset)
 	case errors.Is(err, io.EOF):
 		c.downErr = err
