@@ -7,7 +7,7 @@
 
 #include "maps.h"
 
-#define PEER_ELSEWHERE 64 /* so many connections in a row without a peer */
+#define PEER_ELSEWHERE 16 /* so many connections in a row whose peer has not shown up */
 #define TRY_AGAIN 64 /* then one in so many is still tried */
 
 static __always_inline enum sl_outcome outcome_of_insert(long err)
@@ -150,6 +150,8 @@ static __always_inline enum sl_outcome announce(struct bpf_sock_ops *ctx, struct
 		bpf_map_delete_elem(&sl_flows, &id);
 		return sl_map_full;
 	}
+	/* Until it shows up, which on this machine is when our ACK leaves. */
+	__sync_fetch_and_add(&endpoint->unjoined, 1);
 	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 	return sl_undecided;
 }
@@ -275,7 +277,6 @@ static __always_inline void on_state(struct bpf_sock_ops *ctx, struct bpf_sock *
 {
 	__u32 from = ctx->args[0], to = ctx->args[1];
 	struct sl_end *end = bpf_sk_storage_get(&sl_ends, sk, NULL, 0);
-	struct sl_endpoint *endpoint;
 	struct sl_flow *flow;
 	struct sock *kernel;
 	__u64 id, cookie, unread;
@@ -316,12 +317,8 @@ static __always_inline void on_state(struct bpf_sock_ops *ctx, struct bpf_sock *
 		end->lost = flow->lost;
 		decide(flow, reason_of(flow));
 		end->reason = flow->reason;
-		if (!bpf_map_delete_elem(&sl_announced, &end->ident)) {
-			endpoint = endpoint_of(&end->ident);
-			if (endpoint)
-				__sync_fetch_and_add(&endpoint->unjoined, 1);
+		if (!bpf_map_delete_elem(&sl_announced, &end->ident))
 			release_flow(flow, id);
-		}
 	} else {
 		cookie = bpf_get_socket_cookie(ctx);
 		bpf_map_delete_elem(&sl_members, &cookie);

@@ -123,7 +123,7 @@ struct sl_endpoint {
 	char route[64];
 	enum sl_policy policy;
 	enum sl_reader reader; /* what was seen of any connection and is more than its own concern */
-	__u32 unjoined; /* connections in a row whose peer did not show up */
+	__u32 unjoined; /* connections in a row whose peer has not shown up */
 	__u32 skipped; /* connections not tried because of that */
 };
 
