@@ -76,15 +76,23 @@ func (h *Handler) release(p *pool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if p.users--; p.retired && p.users == 0 {
-		p.transport.CloseIdleConnections()
+		p.closeIdle()
 	}
+}
+
+// closeIdle closes what a retired pool still holds, and looks once more in a moment: the
+// stream of an HTTP/2 request ends after the request, and its connection is busy until
+// then.
+func (p *pool) closeIdle() {
+	p.transport.CloseIdleConnections()
+	time.AfterFunc(time.Second, p.transport.CloseIdleConnections)
 }
 
 // retire takes a pool out of use. h.mu is held.
 func (h *Handler) retire(to Upstream, p *pool) {
 	delete(h.pools, to)
 	p.retired = true
-	p.transport.CloseIdleConnections()
+	p.closeIdle()
 }
 
 func (h *Handler) transport(to Upstream, protocol Protocol) *http.Transport {

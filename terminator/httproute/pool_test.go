@@ -71,20 +71,28 @@ func TestForgottenConnectionsAreNotUsedAgain(t *testing.T) {
 				res, _ := request(t, c, "GET", g.plain.URL, "", nil, nil)
 				return res.StatusCode
 			}
-			want := func(when string, dials, open int64) {
+			want := func(when string, open int64) {
 				t.Helper()
 				deadline := time.Now().Add(10 * time.Second)
-				for g.dials.Load() != dials || g.open.Load() != open {
+				for g.open.Load() != open {
 					if time.Now().After(deadline) {
-						t.Fatalf("%s: %d connections so far, %d open, want %d and %d", when, g.dials.Load(), g.open.Load(), dials, open)
+						t.Fatalf("%s: %d connections open, want %d", when, g.open.Load(), open)
 					}
 					time.Sleep(time.Millisecond)
+				}
+			}
+			// A transport may connect for a request that then finds another connection.
+			wantNew := func() {
+				t.Helper()
+				before := g.dials.Load()
+				if get(); g.dials.Load() == before {
+					t.Error("a request used a forgotten connection")
 				}
 			}
 			for range 5 {
 				get()
 			}
-			want("after 5 requests", 1, 1)
+			want("after 5 requests", 1)
 
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -94,19 +102,19 @@ func TestForgottenConnectionsAreNotUsedAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 			g.Forget("a")
-			get()
-			want("one request on the forgotten connection, one on a new one", 2, 2)
+			wantNew()
+			want("one request on the forgotten connection, one on a new one", 2)
 			cancel()
 			_ = res.Body.Close()
-			want("the last request on the forgotten connection ended", 2, 1)
+			want("the last request on the forgotten connection ended", 1)
 			get()
-			want("one more request", 2, 1)
+			want("one more request", 1)
 
 			g.Retain(func(string) bool { return false })
-			want("no backend retained", 2, 0)
-			get()
+			want("no backend retained", 0)
+			wantNew()
 			g.Close()
-			want("closed", 3, 0)
+			want("closed", 0)
 			if code := get(); code != http.StatusServiceUnavailable {
 				t.Errorf("after Close: status %d", code)
 			}
