@@ -299,8 +299,11 @@ func (f *fuzzer) arguments(script string, server running, only []string) []strin
 	if bytes.Contains(source, []byte("opt == '--reply-AD-size'")) {
 		args = append(args, "--reply-AD-size", strconv.Itoa(len(answer)))
 	}
-	if bytes.Contains(source, []byte("run_only")) && len(only) > 0 {
+	switch {
+	case bytes.Contains(source, []byte("run_only")) && len(only) > 0:
 		args = append(append(args, "-n", "0"), only...) // it would choose some of them again
+	case bytes.Contains(source, []byte("num_limit = 1000")):
+		args = append(args, "-n", "200") // lengths of records
 	}
 	return args
 }
