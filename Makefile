@@ -52,7 +52,7 @@ test-long: kubernetes ## the reliability figures in full size (10,000 connection
 test-soak: ## an hour (SOAK=10m: less) of 1,000 idle and 100 busy connections while others come and go: no error, no leak
 	SLUICE_SOAK=$(or $(SOAK),1h) $(GO) test -count=1 -timeout 0 -v -run TestASoakedGatewayHoldsNothingBack ./cmd/sluice
 servers: ## in front of real servers from Debian's packages, as root, five minutes; FIGURES=DIR keeps what was counted
-protocol: ## attacked by the TLS protocol, beside crypto/tls alone; five minutes; FIGURES=DIR, TESTS=REGEXP
+protocol: ## attacked by the TLS protocol, beside crypto/tls alone; five minutes, a quarter of an hour with TLSFUZZER=DIR; FIGURES=DIR, TESTS=REGEXP
 servers protocol:
 	@deploy/packages.sh $@
 	cd deploy/$@ && SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) test -tags $@ -count=1 -timeout 60m -run '$(TESTS)'
