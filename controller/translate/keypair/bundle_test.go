@@ -48,6 +48,7 @@ func TestParseBundleSaysWhatIsWrong(t *testing.T) {
 		want string
 	}{
 		{"nothing", nil, "ca.crt is missing or empty"},
+		{"a byte order mark", []byte("\xEF\xBB\xBF"), "ca.crt is missing or empty"},
 		{"text", []byte("to follow"), "ca.crt is not PEM"},
 		{"DER", c.Raw, "openssl x509 -inform der -in ca.crt"},
 		{"base64", []byte("LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t"), "the data of a ConfigMap is plain text"},

@@ -163,6 +163,8 @@ func FuzzCertificate(f *testing.F) {
 	f.Add([]byte("-----BEGIN CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\n"), []byte("-----BEGIN"))
 	f.Add([]byte("\xEF\xBB\xBF\x00-----BEGIN"), []byte("LS0tLS1CRUdJTi"))
 	f.Add([]byte{}, []byte{0x30})
+	f.Add([]byte("\xEF\xBB\xBF"), key)
+	f.Add(leaf, []byte("\xEF\xBB\xBF"))
 	f.Fuzz(func(t *testing.T, chain, key []byte) {
 		p, err := Parse(chain, key)
 		if err != nil {

@@ -14,6 +14,7 @@ import (
 // that end in \n and begin at the margin, no byte order mark. It names what is
 // not text at all.
 func text(field string, in []byte, limit int) ([]byte, error) {
+	in = bytes.TrimPrefix(in, []byte("\xEF\xBB\xBF"))
 	switch {
 	case len(in) == 0:
 		return nil, fmt.Errorf("%s is missing or empty", field)
@@ -22,7 +23,6 @@ func text(field string, in []byte, limit int) ([]byte, error) {
 	case bytes.HasPrefix(in, []byte{0xFF, 0xFE}) || bytes.HasPrefix(in, []byte{0xFE, 0xFF}):
 		return nil, fmt.Errorf("%s is in UTF-16; save it as plain text (UTF-8)", field)
 	}
-	in = bytes.TrimPrefix(in, []byte("\xEF\xBB\xBF"))
 	if !bytes.Contains(in, []byte("-----BEGIN")) {
 		return nil, notPEM(field, in)
 	}
