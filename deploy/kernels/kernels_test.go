@@ -22,10 +22,11 @@ import (
 var (
 	gateway = []string{"agent.test", "-test.v", "-test.short", "-test.timeout=60m"}
 	streams = "^(TestEveryByteArrivesInOrderAndAtItsOwnConnection|TestAStalledReaderHoldsUpTheSender|TestEachEndSeesHowTheOtherOneStopped|" +
-		"TestADeletedRouteLosesNoUnreadByte|TestBackendsThatReadBySplice)$"
+		"TestADeletedRouteLosesNoUnreadByte|TestBackendsThatReadBySplice|TestAClockThatJumpsEndsNothing)$"
 	relayed = []string{"TestEveryByteArrivesInOrderAndAtItsOwnConnection/splice_off", "TestAStalledReaderHoldsUpTheSender/to_the_backend/splice_off",
 		"TestAStalledReaderHoldsUpTheSender/to_the_client/splice_off", "TestEachEndSeesHowTheOtherOneStopped/splice_off",
-		"TestADeletedRouteLosesNoUnreadByte/splice_off", "TestBackendsThatReadBySplice/after_a_header/splice_off"}
+		"TestADeletedRouteLosesNoUnreadByte/splice_off", "TestBackendsThatReadBySplice/after_a_header/splice_off",
+		"TestAClockThatJumpsEndsNothing/splice_off"}
 )
 
 // debian are the kernels of Debian 12: its own, and the newer one that it offers.
@@ -46,7 +47,7 @@ var debian = []struct {
 		{name: "gateway", command: slices.Concat(gateway, []string{"-test.run=" + streams}),
 			passes: slices.Concat(relayed, []string{"TestEveryByteArrivesInOrderAndAtItsOwnConnection/splice_on", "TestAStalledReaderHoldsUpTheSender/to_the_backend/splice_on",
 				"TestAStalledReaderHoldsUpTheSender/to_the_client/splice_on", "TestEachEndSeesHowTheOtherOneStopped/splice_on",
-				"TestADeletedRouteLosesNoUnreadByte/splice_on"})},
+				"TestADeletedRouteLosesNoUnreadByte/splice_on", "TestAClockThatJumpsEndsNothing/splice_on"})},
 	}},
 	{"6.1", "linux-image-cloud-amd64", []job{
 		{name: "doctor", command: []string{"sluice", "doctor"}, exit: 1, says: []string{
