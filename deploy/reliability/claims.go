@@ -48,7 +48,7 @@ var claims = []claim{
 		"cmd/sluice", "TestGatewaysBesideAndBehindEachOther", ""},
 	{"In a model, every interleaving keeps bytes in order and at their own connection, loses none without an error, and nobody waits for ever.",
 		"bpf/model", "check", ""},
-	{"Debian's 6.12 splices, and its 6.1 refuses cleanly and relays the same streams whole.",
+	{"Debian's 6.12 splices, and its 6.1 refuses cleanly and relays the same streams whole; on both they go on when the clock jumps by days.",
 		"deploy/kernels", "TestKernels", "6.1 lacks the tracepoint that the splice counts reads by, and has relay mode only"},
 	{"A port that is used again at once mixes no connections.",
 		"agent/splice", "TestReusedPortsDoNotMixConnections", ""},
