@@ -139,7 +139,8 @@ func (s *Server) init() {
 			s.Dial = s.plain.DialContext
 		}
 		s.hello = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: s.decide}
-		s.turns.free = runtime.GOMAXPROCS(0)
+		s.turns.all = runtime.GOMAXPROCS(0)
+		s.turns.free, s.turns.load = s.turns.all, func() float64 { return s.loops.Load() }
 		s.slots = make(chan struct{}, connectionBudget())
 		s.kill, s.killNow = context.WithCancel(context.Background())
 		s.conns.live = map[uint64]*connection{}

@@ -5,6 +5,7 @@ package terminator
 import (
 	"container/heap"
 	"container/list"
+	"math"
 	"net/netip"
 	"sync"
 	"time"
@@ -17,12 +18,38 @@ import (
 // are, waits for itself. The clients of a listener take turns by where they
 // come from, and of those from one place the newest is first: who has waited
 // for long has given up, or is about to.
+//
+// What is established comes first: as many processors as the event loops use have no
+// turn, as long as one has.
 type turns struct {
+	// load returns how many processors the event loops use; nil for none.
+	load func() float64
+
 	mu      sync.Mutex
+	all     int // turns, one for each processor
 	free    int
+	kept    int // of those that are free for the event loops, at most all but one
+	looked  time.Time
 	waiting int
 	now     time.Duration // share.used of whoever came last
 	shares  shares        // those that somebody waits for
+}
+
+const (
+	// little is how much of a processor the event loops may use and are not kept one
+	// for: new connections alone cause so much.
+	little = 0.05
+	// lookEvery is how often the event loops are asked.
+	lookEvery = 10 * time.Millisecond
+)
+
+// ready tells whether there is a turn. When there is none somebody computes, who
+// will give one.
+func (t *turns) ready() bool {
+	if now := time.Now(); t.load != nil && now.Sub(t.looked) > lookEvery {
+		t.looked, t.kept = now, min(int(math.Ceil(t.load()-little)), t.all-1)
+	}
+	return t.free > t.kept
 }
 
 // share is the part that one listener has of the turns. The zero value is ready.
@@ -62,7 +89,7 @@ func (t *turns) take(s *share, client netip.Addr) *waiter {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.used = max(s.used, t.now)
-	if t.free > 0 { // so nobody waits
+	if len(t.shares) == 0 && t.ready() {
 		t.free--
 		t.now = s.used
 		return nil
@@ -80,6 +107,7 @@ func (t *turns) take(s *share, client netip.Addr) *waiter {
 	}
 	from := w.source.Value.(*source)
 	from.waiting = append(from.waiting, w)
+	t.next() // the event loops may use less by now
 	return w
 }
 
@@ -91,16 +119,21 @@ func (t *turns) give(s *share, took time.Duration) {
 	if s.sources.Len() > 0 {
 		heap.Fix(&t.shares, s.index)
 	}
-	if len(t.shares) == 0 {
-		t.free++
-		return
+	t.free++
+	t.next()
+}
+
+// next gives the turns that there are to those that wait.
+func (t *turns) next() {
+	for len(t.shares) > 0 && t.ready() {
+		t.free--
+		next := t.shares[0]
+		t.now = next.used
+		e := next.sources.Front()
+		next.sources.MoveToBack(e)
+		waiting := e.Value.(*source).waiting
+		t.end(waiting[len(waiting)-1], true)
 	}
-	next := t.shares[0]
-	t.now = next.used
-	e := next.sources.Front()
-	next.sources.MoveToBack(e)
-	waiting := e.Value.(*source).waiting
-	t.end(waiting[len(waiting)-1], true)
 }
 
 // shed ends the wait of one whose turn has not come.

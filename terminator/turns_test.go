@@ -4,6 +4,7 @@ package terminator
 
 import (
 	"crypto/tls"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -263,5 +264,44 @@ func BenchmarkTurn(b *testing.B) {
 		turns.take(&s, client)
 		began := time.Now()
 		turns.give(&s, time.Since(began))
+	}
+}
+
+// What is established comes first: event loops keep the processors that they use, and
+// handshakes at least one.
+func TestHandshakesLeaveTheEventLoopsTheirProcessors(t *testing.T) {
+	var s share
+	var load float64
+	turns := turns{all: 4, free: 4, load: func() float64 { return load }}
+	waiting := map[string]*waiter{}
+	computing := 0
+	for i, step := range []struct {
+		load float64
+		want int // that compute, when more would like to
+	}{{0, 4}, {.04, 4}, {.2, 3}, {1.2, 2}, {9, 1}, {1.02, 3}, {0, 4}} {
+		load = step.load
+		for j := range 8 {
+			turns.looked = time.Time{}
+			if w := turns.take(&s, at(1, 1)); w != nil {
+				waiting[fmt.Sprint(i, j)] = w
+			} else {
+				computing++
+			}
+		}
+		for computing += len(come(waiting)); computing > step.want; computing += len(come(waiting)) {
+			turns.looked = time.Time{}
+			turns.give(&s, time.Millisecond)
+			computing--
+		}
+		if computing != step.want {
+			t.Errorf("%d compute beside event loops that use %v processors of 4, want %d", computing, step.load, step.want)
+		}
+	}
+	for ; computing > 0; computing += len(come(waiting)) {
+		turns.give(&s, time.Millisecond)
+		computing--
+	}
+	if turns.free != turns.all || turns.count() != 0 {
+		t.Errorf("at the end %d turns are free of %d, and %d wait", turns.free, turns.all, turns.count())
 	}
 }

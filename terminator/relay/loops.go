@@ -77,6 +77,17 @@ func (l *Loops) Close() {
 	}
 }
 
+// Load returns how many processors the loops have used of late.
+func (l *Loops) Load() (load float64) {
+	if l == nil {
+		return 0
+	}
+	for _, one := range l.loops {
+		load += one.load()
+	}
+	return load
+}
+
 // pick returns the loop for a new connection: the first that has room.
 func (l *Loops) pick() *carrying {
 	least := l.loops[0]
