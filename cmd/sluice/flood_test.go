@@ -94,22 +94,36 @@ func testFlood(t *testing.T, splice, key string) {
 		return other, same, (moved.Load() - at) * int64(time.Second) / int64(d)
 	}
 	idleOther, idleSame, idleRate := visit(lasts)
-	most := g.flood(t.Context(), lasts/2, 32, 0)
+	most := flood(t, g.port, lasts/2, 32, 0)
 	rate := 2 * float64(most.answered) / (lasts / 2).Seconds()
-	var f flooded
-	wg.Go(func() { f = g.flood(ctx, lasts, 0, rate) })
+	// What the flood costs this machine that is not the gateway's doing: the same at a
+	// server that only answers.
+	aside := port(serveTCP(t, func(c *net.TCPConn) {
+		if _, err := c.Read(make([]byte, 1<<10)); err == nil {
+			_, _ = c.Write([]byte{22})
+		}
+	}))
+	over := make(chan flooded, 1)
+	go func() { over <- flood(t, aside, lasts, 0, rate) }()
+	asideOther, asideSame, asideRate := visit(lasts)
+	<-over
+	go func() { over <- flood(t, g.port, lasts, 0, rate) }()
 	other, same, busyRate := visit(lasts)
 	peak := g.holds(metrics)
 	shed := g.scrape(metrics)[`sluice_connections_total{listener="default/test/flooded",result="handshake_shed"}`]
+	f := <-over
 	stop()
 	wg.Wait()
 	after := g.settles(metrics, before)
-	count.Connections = other.count() + same.count() + idleOther.count() + idleSame.count() + established
+	count.Connections = established
+	for _, visitors := range []*latencies{idleOther, idleSame, asideOther, asideSame, other, same} {
+		count.Connections += visitors.count()
+	}
 	count.Bytes = moved.Load() + (count.Connections-established)*exchangeSize
 	count.Faults = f.sent
-	count.What = fmt.Sprintf("ClientHellos in %v, %d answered and %.0f shed; established connections %d MiB/s, without the flood %d; "+
+	count.What = fmt.Sprintf("ClientHellos in %v, %d answered and %.0f shed; established connections %d MiB/s, with the same flood at a server beside it %d, without %d; "+
 		"handshakes at the other listener %v, without %v; at the same one from another network %v, without %v; before %v, at the end of the flood %v, after %v",
-		lasts, f.answered, shed, busyRate>>20, idleRate>>20, other, idleOther, same, idleSame, before, peak, after)
+		lasts, f.answered, shed, busyRate>>20, asideRate>>20, idleRate>>20, other, idleOther, same, idleSame, before, peak, after)
 	t.Log(count.Faults, count.What)
 }
 
@@ -169,17 +183,17 @@ func portLater(_, _ string, c syscall.RawConn) error {
 // flooded is what came of a flood.
 type flooded struct{ sent, answered int64 }
 
-// flood sends ClientHellos for a while and goes no further: so many at a time, or, where
-// that is 0, so many a second whatever becomes of them.
-func (g *gateway) flood(ctx context.Context, lasts time.Duration, atATime int, rate float64) flooded {
-	ctx, stop := context.WithTimeout(ctx, lasts)
+// flood sends ClientHellos to a port for a while and goes no further: so many at a time,
+// or, where that is 0, so many a second whatever becomes of them.
+func flood(t *testing.T, port string, lasts time.Duration, atATime int, rate float64) flooded {
+	ctx, stop := context.WithTimeout(t.Context(), lasts)
 	defer stop()
-	hello := clientHello(g.t, floodedName)
+	hello := clientHello(t, floodedName)
 	var answered atomic.Int64
 	var sent int64
 	one := func() {
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 3, 3, 3)}}
-		c, err := d.DialContext(ctx, "tcp", "127.0.0.1:"+g.port)
+		c, err := d.DialContext(ctx, "tcp", "127.0.0.1:"+port)
 		if err != nil {
 			return
 		}
@@ -193,7 +207,7 @@ func (g *gateway) flood(ctx context.Context, lasts time.Duration, atATime int, r
 		if _, err := io.ReadFull(c, answer); err == nil && bytes.Equal(answer, []byte{22}) {
 			answered.Add(1)
 		} else if err != nil && ctx.Err() == nil && !errors.Is(err, syscall.ECONNRESET) {
-			g.t.Errorf("a ClientHello: %v", err)
+			t.Errorf("a ClientHello: %v", err)
 		}
 	}
 	var wg sync.WaitGroup
