@@ -46,7 +46,8 @@ type Server struct {
 	// handshake. Default 10 s.
 	HandshakeTimeout time.Duration
 	// ConnectTimeout bounds one attempt to connect to an endpoint, with the TLS
-	// handshake where there is one. Default 3 s.
+	// handshake where there is one. Default 4 s: a SYN that is lost is sent again
+	// after 1 and 3 s (RFC 6298; newer kernels: 1, 2 and 3 s).
 	ConnectTimeout time.Duration
 	// IdleTimeout resets a connection that moved no byte for so long, where the
 	// listener does not say. Default 1 h.
@@ -121,7 +122,7 @@ const (
 func (s *Server) init() {
 	s.once.Do(func() {
 		def(&s.HandshakeTimeout, 10*time.Second)
-		def(&s.ConnectTimeout, 3*time.Second)
+		def(&s.ConnectTimeout, 4*time.Second)
 		def(&s.IdleTimeout, time.Hour)
 		def(&s.HalfCloseTimeout, 5*time.Minute)
 		def(&s.KeepAlive, time.Minute)

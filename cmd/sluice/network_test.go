@@ -102,6 +102,30 @@ func TestBadNetworksLoseNoByte(t *testing.T) {
 	}
 }
 
+// A connection to a backend survives the loss of all packets of its first three seconds:
+// two, or three where the kernel sends one each second at first.
+func TestLostSYNsAreNoFailure(t *testing.T) {
+	needRoot(t)
+	t.Parallel() // it waits
+	lost := 2
+	if linear, err := os.ReadFile("/proc/sys/net/ipv4/tcp_syn_linear_timeouts"); err == nil && strings.TrimSpace(string(linear)) != "0" {
+		lost = 3
+	}
+	ns := newNS(t)
+	g := launchIn(t, ns, "off")
+	inside(t, ns, lose(fmt.Sprintf("tcp dport != %s tcp flags & (syn | ack) == syn numgen inc mod %d < %d", g.port, lost+1, lost))...)
+	var c *echoing
+	if err := ns.Do(func() (err error) { c, err = g.echoing(); return err }); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(c.exchange(exchangeSize), c.finish()); err != nil {
+		t.Error(err)
+	}
+	if rules := inside(t, ns, "nft", "list", "ruleset"); !strings.Contains(rules, fmt.Sprintf("counter packets %d ", lost)) {
+		t.Errorf("%d packets should have been lost: %s", lost, rules)
+	}
+}
+
 // inside runs a command in a network namespace.
 func inside(t *testing.T, ns *netns.NS, command ...string) string {
 	t.Helper()
