@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -317,13 +318,22 @@ func (d *dying) die(clients int, moved *atomic.Int64) {
 	if err := d.cmd.Process.Signal(unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "each thread of the backend stands still", func() bool {
+		states, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", d.cmd.Process.Pid))
+		return err == nil && len(states) > 0 && !slices.ContainsFunc(states, func(path string) bool {
+			text, err := os.ReadFile(path)
+			return err != nil || !bytes.Contains(text, []byte(") T "))
+		})
+	})
 	var all []*echoing
 	for c := range open {
+		all = append(all, c)
+	}
+	for _, c := range all {
 		defer c.Close()
 		if _, err := io.CopyN(c.Conn, c.sent, unread); err != nil {
 			t.Error(err)
 		}
-		all = append(all, c)
 	}
 	eventually(t, "all is with the backend", func() bool {
 		var conns []terminator.Connection
@@ -373,7 +383,7 @@ func accessLogOf(t *testing.T, path string, n int) map[string]int {
 		all := 0
 		for lines := bufio.NewScanner(f); lines.Scan(); {
 			var line struct{ Backend, Result, Path string }
-			if json.Unmarshal(lines.Bytes(), &line) != nil || line.Backend == "default/test:1" {
+			if json.Unmarshal(lines.Bytes(), &line) != nil || line.Backend == "" || line.Backend == "default/test:1" {
 				continue // half of a line, or of launch
 			}
 			all++

@@ -222,7 +222,7 @@ func drainOnSignal(parent context.Context, log *slog.Logger) (context.Context, c
 	ctx, stop := signal.NotifyContext(parent, syscall.SIGTERM, os.Interrupt)
 	context.AfterFunc(ctx, func() {
 		stop()
-		if context.Cause(ctx) != context.Canceled { // it names the signal
+		if context.Cause(ctx) != context.Canceled { //nolint:errorlint // the signal, which is context.Canceled by errors.Is, too
 			log.Info("ending: connections may finish; another signal ends at once")
 		}
 	})
