@@ -113,16 +113,25 @@ func TestLostSYNsAreNoFailure(t *testing.T) {
 	}
 	ns := newNS(t)
 	g := launchIn(t, ns, "off")
-	inside(t, ns, lose(fmt.Sprintf("tcp dport != %s tcp flags & (syn | ack) == syn numgen inc mod %d < %d", g.port, lost+1, lost))...)
-	var c *echoing
-	if err := ns.Do(func() (err error) { c, err = g.echoing(); return err }); err != nil {
-		t.Fatal(err)
+	connect := func() error {
+		inside(t, ns, "nft", "flush ruleset")
+		inside(t, ns, lose(fmt.Sprintf("tcp dport != %s tcp flags & (syn | ack) == syn numgen inc mod %d < %d", g.port, lost+1, lost))...)
+		var c *echoing
+		err := ns.Do(func() (err error) { c, err = g.echoing(); return err })
+		if err == nil {
+			err = errors.Join(c.exchange(exchangeSize), c.finish())
+		}
+		if rules := inside(t, ns, "nft", "list", "ruleset"); err == nil && !strings.Contains(rules, fmt.Sprintf("counter packets %d ", lost)) {
+			t.Errorf("%d packets should have been lost: %s", lost, rules)
+		}
+		return err
 	}
-	if err := errors.Join(c.exchange(exchangeSize), c.finish()); err != nil {
+	err := connect()
+	for try := 1; try < 3 && err != nil; try++ { // a machine that is busy may lose another second
+		err = connect()
+	}
+	if err != nil {
 		t.Error(err)
-	}
-	if rules := inside(t, ns, "nft", "list", "ruleset"); !strings.Contains(rules, fmt.Sprintf("counter packets %d ", lost)) {
-		t.Errorf("%d packets should have been lost: %s", lost, rules)
 	}
 }
 
