@@ -16,6 +16,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/sluice-gateway/sluice/controller"
 )
 
 // TestWritersThatMeddleAreEndured has others write the same objects and
@@ -134,14 +136,16 @@ func (w *world) untilResolved(status metav1.ConditionStatus, reason string) {
 	})
 }
 
-// events are the reasons of the Events of the world, and how many there are.
+// events are the reasons of the controller's Events in the world, and how many there are.
 func (w *world) events(ctx context.Context) (reasons []string, n int) {
 	w.Helper()
 	list := &eventsv1.EventList{}
 	w.must(root.List(ctx, list, client.InNamespace(w.ns)))
 	for _, e := range list.Items {
-		reasons = append(reasons, e.Reason)
+		if e.ReportingController == controller.ControllerName { // the API server has some of its own
+			reasons = append(reasons, e.Reason)
+		}
 	}
 	slices.Sort(reasons)
-	return slices.Compact(reasons), len(list.Items)
+	return slices.Compact(slices.Clone(reasons)), len(reasons)
 }
