@@ -127,7 +127,7 @@ verify 'SSL certificate verify ok' '^< HTTP/2 200' 'X-Forwarded-Proto' 'backend-
 
 say "Delete the HTTPRoute: the TCPRoute of the same listener carries the decrypted bytes"
 show rm conf/httproute.yaml
-route_gone() { ! sluice status | grep -q HTTPRoute; }
+route_gone() { sluice status >status.out && ! grep -q HTTPRoute status.out; }
 wait_for "the removal of the HTTPRoute" route_gone
 verify 'SSL certificate verify ok' '^< HTTP/1.1 200' 'backend-ssl-offload'
 ! grep -q 'X-Forwarded-Proto' curl.out || fail "the TCPRoute changed the request"
@@ -155,7 +155,7 @@ wait_for "redis publish" heard
 show sluice conns
 
 if [ "$privileged" = yes ] && ! grep -q 'relay mode' gateway.log; then
-	path() { jq -r "select(.route==\"$1\") | .path" access.log | grep -qx spliced || fail "the connection of $1 was not spliced"; }
+	path() { grep -qx spliced <(jq -r "select(.route==\"$1\") | .path" access.log) || fail "the connection of $1 was not spliced"; }
 	path TCPRoute/default/backend-ssl-offload
 	path TLSRoute/default/redis
 	say "What the kernel sees of it"
