@@ -141,7 +141,7 @@ func (s *Server) init() {
 		}
 		s.hello = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: s.decide}
 		s.turns.all = runtime.GOMAXPROCS(0)
-		s.turns.free, s.turns.load = s.turns.all, func() float64 { return s.loops.Load() }
+		s.turns.free = s.turns.all
 		s.slots = make(chan struct{}, connectionBudget())
 		s.kill, s.killNow = context.WithCancel(context.Background())
 		s.conns.live = map[uint64]*connection{}
@@ -174,6 +174,7 @@ func (s *Server) Run(ctx context.Context) error {
 			s.Log.Warn("connections are carried by goroutines, which costs more", "error", err)
 		}
 		defer s.loops.Close()
+		s.turns.beside(s.loops.Load)
 	}
 	s.mu.Lock()
 	s.phase = running

@@ -22,11 +22,9 @@ import (
 // What is established comes first: as many processors as the event loops use have no
 // turn, as long as one has.
 type turns struct {
-	// load returns how many processors the event loops use; nil for none.
-	load func() float64
-
 	mu      sync.Mutex
-	all     int // turns, one for each processor
+	load    func() float64 // how many processors the event loops use; nil for none
+	all     int            // turns, one for each processor
 	free    int
 	kept    int // of those that are free for the event loops, at most all but one
 	looked  time.Time
@@ -42,6 +40,13 @@ const (
 	// lookEvery is how often the event loops are asked.
 	lookEvery = 10 * time.Millisecond
 )
+
+// beside has the event loops come first, by the load that they have.
+func (t *turns) beside(load func() float64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.load = load
+}
 
 // ready tells whether there is a turn. When there is none somebody computes, who
 // will give one.
