@@ -195,10 +195,16 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.followRest(ctx)
 		}
 	})
-	unregister := context.AfterFunc(ctx, func() { a.ending.Store(true) })
+	// Nobody may find a listener gone of an agent that does not say that it ends.
+	serving, leave := context.WithCancel(context.WithoutCancel(ctx))
+	defer leave()
+	unregister := context.AfterFunc(ctx, func() {
+		a.ending.Store(true)
+		leave()
+	})
 	defer unregister()
 
-	err := a.opts.Server.Run(ctx)
+	err := a.opts.Server.Run(serving)
 
 	a.ending.Store(true)
 	stopResolving()
