@@ -121,9 +121,9 @@ func testFlood(t *testing.T, splice, key string) {
 	}
 	count.Bytes = moved.Load() + (count.Connections-established)*exchangeSize
 	count.Faults = f.sent
-	count.What = fmt.Sprintf("ClientHellos in %v, %d answered and %.0f shed; established connections %d MiB/s, with the same flood at a server beside it %d, without %d; "+
+	count.What = fmt.Sprintf("ClientHellos in %v, %d answered and %.0f shed; established connections %d MiB/s, %.2f of %d with the same flood at a server beside it, without %d; "+
 		"handshakes at the other listener %v, with the flood beside %v, without %v; at the same one from another network %v, with it beside %v, without %v; before %v, at the end of the flood %v, after %v",
-		lasts, f.answered, shed, busyRate>>20, asideRate>>20, idleRate>>20, other, asideOther, idleOther, same, asideSame, idleSame, before, peak, after)
+		lasts, f.answered, shed, busyRate>>20, float64(busyRate)/float64(asideRate), asideRate>>20, idleRate>>20, other, asideOther, idleOther, same, asideSame, idleSame, before, peak, after)
 	t.Log(count.Faults, count.What)
 }
 

@@ -78,7 +78,7 @@ var claims = []claim{
 		"deploy/e2e", "TestGrantsComeAndGo", ""},
 	{"A flood of handshakes, twice what can be answered, ends no connection and keeps nobody out of other listeners, nor those from other networks out of the same.",
 		"cmd/sluice", "TestAFloodOfHandshakesWaitsForItself",
-		"clients, flood, gateway and backend share two processors here, so everybody is slower meanwhile, and by a flood at another server, too: the figures say by how much. Beside that of RSA-4096 established connections carried 0.75 of what they do beside one at another server, beside that of ECDSA 0.51 to 0.55"},
+		"clients, flood, gateway and backend share two processors here, so everybody is slower meanwhile, and by a flood at another server, too: the figures say by how much"},
 	{"More clients at once than the accept queue holds are served in the end.",
 		"cmd/sluice", "TestABurstIsServedInTheEnd", ""},
 	{"Connections that fall silent together, for longer than it takes to give up a peer, stay.",
