@@ -165,3 +165,16 @@ spec:
 		})
 	}
 }
+
+// What the README calls an example is one, as it is.
+func TestTheExampleHasNoErrors(t *testing.T) {
+	objects, err := os.ReadFile("../../deploy/demo/objects.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, finding := range check(t, string(objects)) {
+		if strings.Contains(finding, " error ") {
+			t.Error(finding)
+		}
+	}
+}

@@ -94,7 +94,8 @@ openssl x509 -req -days 365 -CA example.com.crt -CAkey example.com.key -CAcreate
 
 say "A folder of the YAML that kubectl apply takes"
 mkdir conf
-sed -e "s/@ADDRESS@/$address/; s/@BACKEND@/$backend/; s/@HTTP@/$http/; s/@HTTPS@/$https/; s/@ECHO@/$echo_port/; s/@REDIS@/$redis_port/" \
+sed -e "s/value: 127.0.0.1/value: $address/; s/\[\"127.0.0.1\"\]/[\"$backend\"]/" \
+	-e "s/port: 8080/port: $http/; s/port: 8443/port: $https/; s/port: 13000/port: $echo_port/; s/port: 16379/port: $redis_port/" \
 	"$root/deploy/demo/objects.yaml" >conf/objects.yaml
 cp "$root/deploy/demo/httproute.yaml" conf/
 secret() { # NAME CERT KEY, as kubectl create secret tls does
