@@ -52,6 +52,9 @@ func FuzzClientHello(f *testing.F) {
 			f.Fatalf("listener %s: %s", name, problem)
 		}
 	}
+	// Whether a handshake waits for its turn depends on how the one before it is
+	// scheduled, and a client that has ended its stream by then gets no answer.
+	s.turns.free = 1 << 20
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
