@@ -68,11 +68,11 @@ func (c *connection) logRequest(r *http.Request, q *httproute.Served) {
 		return
 	}
 	c.s.AccessLog.LogAttrs(context.Background(), slog.LevelInfo, "request",
-		slog.Uint64("id", c.info.ID),
+		slog.Uint64("id", c.known.id),
 		slog.String("request_id", q.RequestID),
 		slog.Time("start", q.Start),
 		slog.Float64("duration", time.Since(q.Start).Seconds()),
-		slog.String("client", c.info.Client.String()),
+		slog.String("client", addrPort(c.client.RemoteAddr()).String()),
 		slog.String("listener", q.Listener),
 		slog.String("protocol", r.Proto),
 		slog.String("method", r.Method),

@@ -86,25 +86,25 @@ func (l *listener) askClients(c *tls.Config) {
 	}
 }
 
-// clientCertificate describes the certificate of a client: its name, and why
-// it does not verify where the client is served all the same.
-func (l *listener) clientCertificate(cs *tls.ConnectionState) (name, problem string) {
+// clientCertificate describes the certificate of a client, with why it does not
+// verify where the client is served all the same. It is nil when there is none.
+func (l *listener) clientCertificate(cs *tls.ConnectionState) *shown {
 	if len(cs.PeerCertificates) == 0 {
-		return "", ""
+		return nil
 	}
 	leaf := cs.PeerCertificates[0]
-	name = clientName(leaf)
+	s := &shown{name: clientName(leaf)}
 	if len(cs.VerifiedChains) > 0 {
-		return name, ""
+		return s
 	}
 	opts := x509.VerifyOptions{Roots: l.clientCAs, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
 	for _, c := range cs.PeerCertificates[1:] {
 		opts.Intermediates.AddCert(c)
 	}
 	if _, err := leaf.Verify(opts); err != nil {
-		problem = printable(err.Error())
+		s.problem = printable(err.Error())
 	}
-	return name, problem
+	return s
 }
 
 // clientName is the first URI, DNS name or e-mail address of a certificate,

@@ -25,10 +25,10 @@ type dial func(ctx context.Context, network, address string) (net.Conn, error)
 // connect gives a connection its backend leg: one endpoint after the other.
 // end is empty on success, and the caller releases the endpoint then.
 func (s *Server) connect(c *connection, route string, b *balance.Backend, d dial) (relay.Leg, *balance.Endpoint, relay.End, error) {
-	c.set(func(i *Connection) {
-		i.Route = route
+	c.set(func(k *known) {
+		k.route = route
 		if b != nil {
-			i.Backend = b.Name
+			k.backend = b.Name
 		}
 	})
 	if b == nil {
@@ -49,7 +49,7 @@ func (s *Server) connect(c *connection, route string, b *balance.Backend, d dial
 		e.Release()
 		return nil, nil, endConnect, fmt.Errorf("dial %s: %T has no CloseWrite and SetLinger", e.Address, conn)
 	}
-	c.set(func(i *Connection) { i.Endpoint = e.Address })
+	c.set(func(k *known) { k.address = e.Address })
 	return leg, e, "", nil
 }
 

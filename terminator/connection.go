@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"container/list"
 	"context"
+	"crypto/tls"
 	"net"
 	"net/netip"
 	"slices"
@@ -69,6 +70,22 @@ const (
 	endShed             relay.End = "handshake_shed"
 )
 
+// known is what a connection knows of itself, and its sockets do not: as little as
+// can be, for there are many.
+type known struct {
+	id               uint64
+	start            time.Time
+	sni, alpn        string
+	version, suite   uint16 // 0: no handshake is over
+	certificate      *shown // or nil
+	refused          string // the listener that had its limit
+	route            string
+	backend, address string
+}
+
+// shown is a client's certificate: its name, and why it does not verify.
+type shown struct{ name, problem string }
+
 // connection is the life of one accepted connection.
 type connection struct {
 	s        *Server
@@ -81,7 +98,7 @@ type connection struct {
 	handshook, connected time.Duration
 
 	mu       sync.Mutex
-	info     Connection
+	known    known
 	listener *listener
 	waiter   *waiter // while the handshake waits for its turn
 	backend  relay.Leg
@@ -120,9 +137,9 @@ type registry struct {
 func (s *Server) open(k *socket, tcp *net.TCPConn) *connection {
 	now := time.Now()
 	c := &connection{s: s, client: tcp, socket: k, port: k.state.Load()}
-	c.info = Connection{ID: s.conns.next.Add(1), Start: now, Client: addrPort(tcp.RemoteAddr()), Local: addrPort(tcp.LocalAddr())}
+	c.known.id, c.known.start = s.conns.next.Add(1), now
 	s.conns.mu.Lock()
-	s.conns.live[c.info.ID] = c
+	s.conns.live[c.known.id] = c
 	if c.port.tls {
 		c.young = s.conns.young.PushBack(c)
 	}
@@ -136,21 +153,21 @@ func addrPort(a net.Addr) netip.AddrPort {
 }
 
 // set changes what is known.
-func (c *connection) set(f func(*Connection)) {
+func (c *connection) set(f func(*known)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	f(&c.info)
+	f(&c.known)
 }
 
 // enter makes the connection one of a listener's, unless that has its limit.
 func (c *connection) enter(l *listener) bool {
 	if !l.limit.enter() {
-		c.set(func(i *Connection) { i.Listener = l.config.Name })
+		c.set(func(k *known) { k.refused = l.config.Name })
 		return false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.listener, c.info.Listener = l, l.config.Name
+	c.listener = l
 	return true
 }
 
@@ -239,10 +256,25 @@ func (c *connection) finish(end relay.End, err error) {
 // snapshot returns what is known now.
 func (c *connection) snapshot() Connection {
 	c.mu.Lock()
-	i, backend, kernel, finished := c.info, c.backend, c.kernel, c.finished
+	k, listener, backend, kernel, finished, http := c.known, c.listener, c.backend, c.kernel, c.finished, c.http
 	c.mu.Unlock()
-	i.Up, i.Down = c.progress.Up.Load(), c.progress.Down.Load()
-	if backend == nil {
+	i := Connection{ID: k.id, Start: k.start, Client: addrPort(c.client.RemoteAddr()), Local: addrPort(c.client.LocalAddr()),
+		Listener: k.refused, SNI: k.sni, ALPN: k.alpn, Route: k.route, Backend: k.backend, Endpoint: k.address,
+		Up: c.progress.Up.Load(), Down: c.progress.Down.Load()}
+	if listener != nil {
+		i.Listener = listener.config.Name
+	}
+	if k.version != 0 {
+		i.TLSVersion, i.CipherSuite = tls.VersionName(k.version), tls.CipherSuiteName(k.suite)
+	}
+	if k.certificate != nil {
+		i.ClientCertificate, i.ClientCertificateProblem = k.certificate.name, k.certificate.problem
+	}
+	switch {
+	case http:
+		i.Path, i.Reason = "relay", "http"
+		return i
+	case backend == nil:
 		return i
 	}
 	if tcp, ok := backend.(*net.TCPConn); ok && kernel && !finished {
@@ -290,8 +322,9 @@ func (r *registry) count() int {
 // undecided tells whether a connection is still in its handshake.
 func (r *registry) undecided() bool {
 	return slices.ContainsFunc(r.all(), func(c *connection) bool {
-		i := c.snapshot()
-		return c.port.tls && i.TLSVersion == "" && i.Route == ""
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.port.tls && c.known.version == 0 && c.known.route == ""
 	})
 }
 
@@ -328,7 +361,7 @@ func (r *registry) remove(c *connection) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.forgetYoung(c)
-	delete(r.live, c.info.ID)
+	delete(r.live, c.known.id)
 	if len(r.live) == 0 {
 		for _, w := range r.wait {
 			close(w)

@@ -35,7 +35,7 @@ func (s *Server) initHTTP() {
 		},
 		Sent: func(r *http.Request, route, backend, endpoint string) {
 			if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
-				c.set(func(i *Connection) { i.Route, i.Backend, i.Endpoint = route, backend, endpoint })
+				c.set(func(k *known) { k.route, k.backend, k.address = route, backend, endpoint })
 			}
 		},
 		Done: func(r *http.Request, served httproute.Served) {
@@ -106,8 +106,7 @@ func (s *Server) serveHTTPS(c *connection, leg *clientLeg, conn *tls.Conn) {
 }
 
 func (s *Server) handOver(c *connection, conn net.Conn) {
-	c.set(func(i *Connection) { i.Path, i.Reason = "relay", "http" })
-	c.http = true
+	c.set(func(*known) { c.http = true })
 	select {
 	case s.httpNew.conns <- conn:
 	case <-s.httpNew.done:
@@ -124,7 +123,7 @@ func (s *Server) httpListener(r *http.Request, host string) httproute.Listener {
 	c.requests.Add(1)
 	st := s.snapshot.Load()
 	var l *listener
-	if p := st.at(c.info.Local); p != nil && p.tls == (r.TLS != nil) {
+	if p := st.at(addrPort(c.client.LocalAddr())); p != nil && p.tls == (r.TLS != nil) {
 		l, _ = p.byName.find(host)
 	}
 	if r.TLS == nil {

@@ -63,9 +63,9 @@ func (c *connection) idleFor(now time.Time) time.Duration {
 		n += relay.Moved(sc)
 	}
 	if n != c.seen {
-		c.seen, c.moved = n, now.Sub(c.info.Start)
+		c.seen, c.moved = n, now.Sub(c.known.start)
 	}
-	return now.Sub(c.info.Start) - c.moved
+	return now.Sub(c.known.start) - c.moved
 }
 
 func (c *connection) idleLimit() time.Duration {

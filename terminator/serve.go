@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"runtime"
 	"time"
@@ -60,6 +61,7 @@ func (c *connection) reset(why relay.End) {
 type clientLeg struct {
 	*relay.Wire
 	c       *connection
+	from    netip.Addr // the client's
 	verdict verdict
 	keys    record.Keys // for the record loop, of a handshake that may lead to it
 	http    bool        // served by package http from now on
@@ -87,7 +89,7 @@ func (s *Server) decide(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	v.given = true
 	c := leg.c
 	name := normalName(hello.ServerName)
-	c.set(func(i *Connection) { i.SNI = name })
+	c.set(func(k *known) { k.sni = name })
 	d := c.port.decide(name)
 	v.passthrough, v.http = d.passthrough, d.http
 	switch {
@@ -106,7 +108,7 @@ func (s *Server) decide(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	if r := d.route; r != nil {
 		v.route, v.backend = r.name, balance.Choose(r.refs)
 		if v.backend == nil || len(v.backend.Endpoints()) == 0 {
-			c.set(func(i *Connection) { i.Route = r.name })
+			c.set(func(k *known) { k.route = r.name })
 			v.end = endNoEndpoint
 			return nil, errVerdict
 		}
@@ -132,7 +134,7 @@ func (s *Server) decide(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 // for the client. It returns how the connection ends when there is none.
 func (leg *clientLeg) compute() relay.End {
 	c, turns := leg.c, &leg.c.s.turns
-	if w := turns.take(&c.listener.share, c.info.Client.Addr()); w != nil {
+	if w := turns.take(&c.listener.share, leg.from); w != nil {
 		if !c.wait(w) {
 			return endShed
 		}
@@ -168,14 +170,14 @@ func (l *listener) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 // handshake runs TLS until there is a verdict and, when that is to terminate,
 // until the connection is established and carried.
 func (s *Server) handshake(c *connection) {
-	leg := &clientLeg{Wire: relay.NewWire(c.client), c: c, keys: record.Keys{NoGCM: s.NoGCM}}
-	_ = c.client.SetDeadline(c.info.Start.Add(s.HandshakeTimeout))
+	leg := &clientLeg{Wire: relay.NewWire(c.client), c: c, from: addrPort(c.client.RemoteAddr()).Addr(), keys: record.Keys{NoGCM: s.NoGCM}}
+	_ = c.client.SetDeadline(c.known.start.Add(s.HandshakeTimeout))
 	conn := tls.Server(leg, s.hello)
 	err := conn.Handshake()
 	if leg.OnWait != nil {
 		leg.OnWait()
 	}
-	c.handshook = time.Since(c.info.Start)
+	c.handshook = time.Since(c.known.start)
 	s.conns.grown(c)
 	defer leg.keys.Wipe()
 	v := &leg.verdict
@@ -196,10 +198,9 @@ func (s *Server) handshake(c *connection) {
 		ackNow(c.client)
 		cs := conn.ConnectionState()
 		s.Metrics.handshake(c, &cs, nil)
-		name, problem := c.listener.clientCertificate(&cs)
-		c.set(func(i *Connection) {
-			i.ALPN, i.TLSVersion, i.CipherSuite = cs.NegotiatedProtocol, tls.VersionName(cs.Version), tls.CipherSuiteName(cs.CipherSuite)
-			i.ClientCertificate, i.ClientCertificateProblem = name, problem
+		certificate := c.listener.clientCertificate(&cs)
+		c.set(func(k *known) {
+			k.alpn, k.version, k.suite, k.certificate = cs.NegotiatedProtocol, cs.Version, cs.CipherSuite, certificate
 		})
 		if v.http {
 			s.serveHTTPS(c, leg, conn)

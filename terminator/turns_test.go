@@ -240,8 +240,7 @@ func TestASecondClientHelloWaitsForATurn(t *testing.T) {
 	}
 	defer near.Close()
 	l := g.s.snapshot.Load().listeners["l"]
-	leg := &clientLeg{Wire: relay.NewWire(near.(*net.TCPConn)), c: &connection{s: g.s, client: near.(*net.TCPConn), listener: l}}
-	leg.c.info.Client = netip.AddrPortFrom(at(1, 1), 1)
+	leg := &clientLeg{Wire: relay.NewWire(near.(*net.TCPConn)), c: &connection{s: g.s, client: near.(*net.TCPConn), listener: l}, from: at(1, 1)}
 	chosen := make(chan error)
 	go func() {
 		_, err := l.certificate(&tls.ClientHelloInfo{Conn: leg, ServerName: "a.example"})

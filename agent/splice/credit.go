@@ -37,15 +37,15 @@ type writer struct {
 	p       []byte // what try is to write
 	err     error  // of try
 	try     func(fd uintptr) bool
-
-	blocked  bool // by TCP, in the last call of attempt
-	attempt  func(fd uintptr)
-	awaiting bool // TryWrite or TryCloseWrite left with EBUSY
+	attempt func(fd uintptr)
 
 	notify   atomic.Pointer[func()] // called when something has changed for who waits
+	deadline atomic.Int64           // UnixNano; 0: none
 	waiting  atomic.Bool
-	deadline atomic.Int64 // UnixNano; 0: none
 	closed   atomic.Bool
+
+	blocked  bool // by TCP, in the last call of attempt
+	awaiting bool // TryWrite or TryCloseWrite left with EBUSY
 }
 
 func (w *writer) init() {

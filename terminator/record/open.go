@@ -34,19 +34,18 @@ const (
 type incoming struct {
 	half
 	err     error
-	useless int
+	useless int32
+	updates int32 // in second
+	second  int64 // of 1970
 	message message
-
-	second  int64 // of 1970, in which updates are counted
-	updates int
 }
 
 // message is what has come of a handshake message that is not complete.
 type message struct {
 	header [4]byte // type and length
+	first  byte    // of the body
 	have   int     // bytes of header
 	body   int     // bytes of the body
-	first  byte    // of the body
 }
 
 func (m *message) begun() bool { return m.have > 0 }
