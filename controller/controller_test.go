@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -122,6 +123,40 @@ func TestObjectsReachNodesAndNodesTheStatuses(t *testing.T) {
 		}
 		return ""
 	})
+}
+
+// What only nodes see of a Service, its route says.
+func TestARouteSaysThatItsServiceHasNoEndpoint(t *testing.T) {
+	w := newWorld(t)
+	w.keyPair("redis", "redis.example.com")
+	w.start("one", nil)
+	w.apply(shop)
+	w.node("n1", "192.0.2.1")
+	resolved := func(message string) func() string {
+		return func() string {
+			route := &gwv1.TCPRoute{}
+			w.must(root.Get(t.Context(), types.NamespacedName{Namespace: w.ns, Name: "redis"}, route))
+			if len(route.Status.Parents) != 1 {
+				return "no status"
+			}
+			c := meta.FindStatusCondition(route.Status.Parents[0].Conditions, "ResolvedRefs")
+			if c == nil || c.Status != metav1.ConditionTrue || c.Message != message {
+				return fmt.Sprintf("%+v", c)
+			}
+			return ""
+		}
+	}
+	w.until("no endpoint", resolved("Service "+w.ns+"/redis has no EndpointSlice with label kubernetes.io/service-name: redis; connections are reset"))
+	slice := &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Namespace: w.ns, Name: "redis-1", Labels: map[string]string{discoveryv1.LabelServiceName: "redis"}},
+		AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Port: new(int32(6379)), Name: new("")}},
+		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"192.0.2.7"}, Conditions: discoveryv1.EndpointConditions{Ready: new(bool)}}},
+	}
+	w.must(root.Create(t.Context(), slice))
+	w.until("an endpoint that is not ready", resolved("Service "+w.ns+"/redis: none of 1 endpoints is ready; connections are reset"))
+	slice.Endpoints[0].Conditions.Ready = new(true)
+	w.must(root.Update(t.Context(), slice))
+	w.until("an endpoint", resolved("all references are resolved"))
 }
 
 func TestPublishedSecretsAreMended(t *testing.T) {

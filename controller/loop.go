@@ -219,8 +219,9 @@ func (l *loop) hear(ctx context.Context, live []publication.Node) (again time.Du
 	if reflect.DeepEqual(reports, l.feedback.Reports) {
 		return 0
 	}
+	before := l.feedback
 	l.feedback.Reports = reports
-	changed := l.translation.Reported(began.Truncate(time.Second), l.feedback, l.statuses)
+	changed := l.translation.Reported(began.Truncate(time.Second), before, l.feedback, l.statuses)
 	l.took = time.Since(began)
 	if len(changed) == 0 {
 		return 0

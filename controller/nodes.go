@@ -142,7 +142,8 @@ func addresses(live []publication.Node) map[netip.Addr]string {
 }
 
 // report sums up what live nodes say of what is published, as one node: a part
-// is served when all nodes serve it, a listener fails when it fails on one. It
+// is served when all nodes serve it, a listener fails when it fails on one, and a
+// backend is empty when it is so on one. It
 // returns nothing when there is no node. unpublished are the Gateways whose
 // part could not be published, with the reason; wanted are their parts.
 func report(live []publication.Node, published map[string]*published, unpublished map[string]string, wanted map[string]translate.Part) []config.Report {
@@ -154,26 +155,26 @@ func report(live []publication.Node, published map[string]*published, unpublishe
 	serves := live[0].Serves
 	stale := map[string]bool{}
 	failures := map[string]map[string][]string{} // nodes by listener and reason
+	empty := map[string]map[string][]string{}    // nodes by backend and reason
 	for _, n := range live {
 		serves = min(serves, n.Serves)
 		for gateway := range n.Stale {
 			stale[gateway] = true
 		}
-		for listener, why := range n.Failures {
-			if failures[listener] == nil {
-				failures[listener] = map[string][]string{}
-			}
-			failures[listener][why] = append(failures[listener][why], n.Name)
-		}
+		gather(failures, n.Failures, n.Name)
+		gather(empty, n.Empty, n.Name)
 	}
-	r := config.Report{Parts: map[string]string{}, Listeners: map[string]string{}, Addresses: held}
+	r := config.Report{Parts: map[string]string{}, Listeners: map[string]string{}, Addresses: held, Empty: map[string]string{}}
+	for backend, reasons := range empty {
+		r.Empty[backend] = reasonText(reasons, len(live))
+	}
 	for gateway, p := range published {
 		r.Parts[gateway] = ""
 		if p.version <= serves && !stale[gateway] {
 			r.Parts[gateway] = p.hash
 		}
 		for _, l := range p.listeners {
-			r.Listeners[l] = failureText(failures[l], len(live))
+			r.Listeners[l] = reasonText(failures[l], len(live))
 		}
 	}
 	for gateway, why := range unpublished {
@@ -204,8 +205,18 @@ func heldAddresses(live []publication.Node) map[netip.Addr]string {
 	return out
 }
 
-// failureText says why a listener fails, and where.
-func failureText(nodesByReason map[string][]string, all int) string {
+// gather adds what a node says to what others say.
+func gather(all map[string]map[string][]string, said map[string]string, node string) {
+	for of, why := range said {
+		if all[of] == nil {
+			all[of] = map[string][]string{}
+		}
+		all[of][why] = append(all[of][why], node)
+	}
+}
+
+// reasonText says why something is as it is, and where.
+func reasonText(nodesByReason map[string][]string, all int) string {
 	var out []string
 	for _, why := range slices.Sorted(maps.Keys(nodesByReason)) {
 		on := nodesByReason[why]

@@ -12,6 +12,18 @@ import (
 	"github.com/sluice-gateway/sluice/controller/publication"
 )
 
+func TestABackendIsEmptyWhereItIs(t *testing.T) {
+	live := []publication.Node{
+		{Name: "n1", Empty: map[string]string{"a:1": "none is ready", "b:1": "none is on this node"}},
+		{Name: "n2", Empty: map[string]string{"a:1": "none is ready"}},
+		{Name: "n3", Empty: map[string]string{"c:1": "none is ready"}, Draining: true},
+	}
+	want := map[string]string{"a:1": "none is ready", "b:1": "none is on this node (on n1 of 2 nodes)"}
+	if diff := cmp.Diff(want, report(live, nil, nil, nil)[0].Empty); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
 func TestAnAddressIsHeldWhenOneNodeHoldsIt(t *testing.T) {
 	a, b, c := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::3")
 	got := heldAddresses([]publication.Node{

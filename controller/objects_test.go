@@ -55,6 +55,13 @@ apiVersion: v1
 kind: Service
 metadata: {namespace: NS, name: web}
 spec: {ports: [{name: http, port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {namespace: NS, name: web-1, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: http, port: 8080}]
+endpoints: [{addresses: [192.0.2.7]}]
 `
 
 // keyPair puts a certificate into a Secret, and returns its chain.

@@ -288,4 +288,7 @@ type Report struct {
 	// that cannot be, with the reason; the others are on their way. nil says
 	// nothing of any.
 	Addresses map[netip.Addr]string `json:"addresses,omitempty"`
+	// Empty are the backends that have no endpoint there, by name, with the
+	// reason, where the node finds endpoints itself (Backend.Service).
+	Empty map[string]string `json:"empty,omitempty"`
 }

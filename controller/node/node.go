@@ -73,6 +73,7 @@ type Source struct {
 	lease   *lease
 	peers   peers
 	zone    string
+	empty   empty
 
 	holding sync.Mutex
 	held    []netip.Addr
@@ -289,7 +290,7 @@ type served struct {
 	version uint64
 	left    map[string]string // listeners left out, with the reason
 	stale   map[string]string // Gateways served as they were, with the reason
-	notes   []string          // backends without endpoints
+	empty   map[string]string // backends without endpoints, with the reason
 
 	addresses []netip.Addr // that one node at a time holds
 }
@@ -305,27 +306,10 @@ func (s *Source) serve(w *watch, to Server) served {
 	state.stale = stale
 	joined, left := config.Join(parts)
 	state.left, state.addresses = left, joined.Addresses
-	state.notes = resolve(joined, w.slices, endpoints.Place{Node: s.Node, Zone: s.zone})
+	state.empty = resolve(joined, w.slices, endpoints.Place{Node: s.Node, Zone: s.zone})
 	to.Apply(joined)
 	s.keep(state)
 	return state
-}
-
-// resolve gives each backend with a Service the endpoints that are usable from
-// a place, and returns why backends have none. The backends of s are its own.
-func resolve(s *config.Snapshot, slicesOf slicesFunc, at endpoints.Place) (notes []string) {
-	for i := range s.Backends {
-		b := &s.Backends[i]
-		if b.Service == nil {
-			continue
-		}
-		usable, why := endpoints.Select(*b.Service, slicesOf(b.Service.Namespace, b.Service.Name), at)
-		b.Endpoints, b.Service = usable, nil
-		if why != "" {
-			notes = append(notes, why+"; what comes for it is refused")
-		}
-	}
-	return notes
 }
 
 // node is what there is to report.
@@ -337,7 +321,7 @@ func (s *Source) node(state served, of Server) publication.Node {
 		}
 	}
 	n := publication.Node{Name: s.Node, Holder: s.Identity, Version: s.Version, Addresses: s.Addresses,
-		Serves: state.version, Failures: failures, Stale: state.stale, Lasts: lasts}
+		Serves: state.version, Failures: failures, Stale: state.stale, Empty: s.empty.lasting(state.empty, time.Now()), Lasts: lasts}
 	if len(state.addresses) > 0 && s.Holder != nil {
 		missing := s.Holder.Missing()
 		held := slices.DeleteFunc(slices.Clone(s.held), func(a netip.Addr) bool { return missing[a] != nil })
@@ -354,8 +338,9 @@ func (s *Source) keep(state served) {
 	for _, name := range slices.Sorted(maps.Keys(state.left)) {
 		problems = append(problems, fmt.Sprintf("listener %s is not served: %s", name, state.left[name]))
 	}
-	slices.Sort(state.notes)
-	problems = append(problems, slices.Compact(state.notes)...)
+	for _, why := range slices.Compact(slices.Sorted(maps.Values(state.empty))) {
+		problems = append(problems, why+"; what comes for it is refused")
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range problems {

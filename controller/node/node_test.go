@@ -241,6 +241,15 @@ func TestWhatIsPublishedIsServedAndReported(t *testing.T) {
 		return w.served.endpoints() == "" && slices.Equal(w.source.Problems(), []string{"Service " + w.shop + "/redis has no endpoints; what comes for it is refused"})
 	})
 
+	w.until("no endpoint in the report", func() bool {
+		for _, why := range w.report().Empty {
+			return why == "Service "+w.shop+"/redis has no endpoints"
+		}
+		return false
+	})
+	w.endpoints("10.0.0.1")
+	w.until("an endpoint again", func() bool { return len(w.report().Empty) == 0 })
+
 	w.served.mu.Lock()
 	w.served.problems["shop/gw/tcp"] = "the port is taken"
 	w.served.mu.Unlock()

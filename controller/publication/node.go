@@ -5,7 +5,9 @@ package publication
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -40,6 +42,9 @@ type Node struct {
 	// Stale are the Gateways whose Secret the node cannot read, with the reason;
 	// it serves their last good part, if any.
 	Stale map[string]string `json:"stale,omitempty"`
+	// Empty are the backends that have had no endpoint for this node for some
+	// time, by name, with the reason.
+	Empty map[string]string `json:"empty,omitempty"`
 	// Addresses are those by which others reach the node.
 	Addresses []netip.Addr `json:"addresses,omitempty"`
 	// Held are the addresses of Gateways that this node holds. Unheld are those
@@ -56,17 +61,11 @@ type Node struct {
 const maxReport = 128 << 10
 
 // EncodeNode makes the Lease that tells of a node. Where there are more
-// failures than fit, it keeps those that do.
+// failures and empty backends than fit, it keeps those that do.
 func EncodeNode(namespace string, n Node) (*coordinationv1.Lease, error) {
 	text, err := json.Marshal(n)
-	for err == nil && len(text) > maxReport && len(n.Failures) > 0 {
-		kept := make(map[string]string, len(n.Failures)/2)
-		for k, v := range n.Failures {
-			if len(kept) < len(n.Failures)/2 {
-				kept[k] = v
-			}
-		}
-		n.Failures = kept
+	for err == nil && len(text) > maxReport && len(n.Failures)+len(n.Empty) > 0 {
+		n.Failures, n.Empty = half(n.Failures), half(n.Empty)
 		text, err = json.Marshal(n)
 	}
 	if err != nil {
@@ -80,6 +79,15 @@ func EncodeNode(namespace string, n Node) (*coordinationv1.Lease, error) {
 			Annotations: map[string]string{reportAnnotation: string(text)}},
 		Spec: coordinationv1.LeaseSpec{HolderIdentity: &n.Holder, LeaseDurationSeconds: &seconds, RenewTime: &renewed},
 	}, nil
+}
+
+// half keeps one half of m, always the same.
+func half(m map[string]string) map[string]string {
+	kept := make(map[string]string, len(m)/2)
+	for _, k := range slices.Sorted(maps.Keys(m))[:len(m)/2] {
+		kept[k] = m[k]
+	}
+	return kept
 }
 
 // DecodeNode reads a Lease of EncodeNode.

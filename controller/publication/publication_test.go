@@ -106,6 +106,7 @@ func TestMoreThanASecretHoldsIsAnErrorWithTheCure(t *testing.T) {
 func TestANodeComesBackAsItWas(t *testing.T) {
 	want := publication.Node{Name: "n1", Holder: "pod-1", Renewed: time.Unix(1, 2000).UTC(), Lasts: 10 * time.Second, Version: "1", Serves: 42,
 		Failures: map[string]string{"shop/gw/redis": "port in use"}, Stale: map[string]string{"a/b": "c"},
+		Empty:     map[string]string{"shop/redis:6379": "none is ready"},
 		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Draining: true}
 	l, err := publication.EncodeNode("sluice-system", want)
 	if err != nil {
@@ -121,9 +122,14 @@ func TestANodeComesBackAsItWas(t *testing.T) {
 	}
 	for i := range 10_000 {
 		want.Failures[fmt.Sprintf("shop/gw/%d", i)] = strings.Repeat("x", 100)
+		want.Empty[fmt.Sprintf("shop/%d:1", i)] = strings.Repeat("x", 100)
 	}
 	if l, err = publication.EncodeNode("sluice-system", want); err != nil {
 		t.Fatal(err)
+	}
+	again, err := publication.EncodeNode("sluice-system", want)
+	if diff := cmp.Diff(l.Annotations, again.Annotations); err != nil || diff != "" {
+		t.Errorf("of the same report (%v):\n%s", err, diff)
 	}
 	for _, a := range l.Annotations {
 		if len(a) > 256<<10 {

@@ -56,8 +56,11 @@ func (r *route) carries() string {
 
 // lost says what becomes of what has nowhere to go.
 func (r *route) lost() string {
-	if r.udp() {
+	switch {
+	case r.udp():
 		return "datagrams are refused"
+	case r.http != nil:
+		return "requests get status 503"
 	}
 	return "connections are reset"
 }
@@ -142,6 +145,9 @@ func (t *translator) resolve(r *route, ref gwv1.BackendObjectReference) (string,
 	}
 	if r.inTheClear() {
 		r.warn(b.clear)
+	}
+	if !slices.Contains(r.resolved, key) {
+		r.resolved = append(r.resolved, key)
 	}
 	return key, verdict{}
 }

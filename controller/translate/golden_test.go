@@ -57,6 +57,8 @@ type goldenOptions struct {
 	Reports *[]map[string]string `json:"reports"`
 	// Addresses are what nodes say of the addresses that they hold.
 	Addresses map[netip.Addr]string `json:"addresses"`
+	// Empty is what they say of backends without endpoints.
+	Empty map[string]string `json:"empty"`
 	// Stale makes the reports those of another snapshot.
 	Stale         bool         `json:"stale"`
 	NodeAddresses []netip.Addr `json:"nodeAddresses"`
@@ -146,7 +148,7 @@ func (c goldenCase) reports(s *config.Snapshot) []config.Report {
 		hash = "another"
 	}
 	if c.options.Reports == nil {
-		all := config.Report{Hash: hash, Listeners: map[string]string{}, Addresses: c.options.Addresses}
+		all := config.Report{Hash: hash, Listeners: map[string]string{}, Addresses: c.options.Addresses, Empty: c.options.Empty}
 		for _, l := range s.Listeners {
 			all.Listeners[l.Name] = ""
 		}
@@ -154,7 +156,7 @@ func (c goldenCase) reports(s *config.Snapshot) []config.Report {
 	}
 	var out []config.Report
 	for _, r := range *c.options.Reports {
-		out = append(out, config.Report{Hash: hash, Listeners: r})
+		out = append(out, config.Report{Hash: hash, Listeners: r, Empty: c.options.Empty})
 	}
 	return out
 }

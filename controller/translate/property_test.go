@@ -59,7 +59,7 @@ func TestReportsNeedNoOtherTranslation(t *testing.T) {
 			last := translation.Statuses(translate.Feedback{Reports: reports[0]})
 			o.Now, o.Statuses = later, last
 			want := translate.Translate(r, o).Statuses(translate.Feedback{Reports: reports[1]})
-			changed := translation.Reported(later, translate.Feedback{Reports: reports[1]}, last)
+			changed := translation.Reported(later, translate.Feedback{Reports: reports[0]}, translate.Feedback{Reports: reports[1]}, last)
 			if diff := cmp.Diff(encode(t, want), encode(t, translate.Updated(last, changed))); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}

@@ -33,7 +33,8 @@ type route struct {
 	unsupported verdict // of the whole route
 	partially   verdict
 	refs        []verdict
-	targets     []name // Services referred to
+	targets     []name   // Services referred to
+	resolved    []string // backends of them
 	warnings    []string
 	backends    []config.BackendRef
 	rules       []rule

@@ -11,11 +11,11 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// routeStatuses returns the statuses of routes that we have something to say
-// about: a parent of ours, or one that was ours and is to be taken out.
-func (t *translator) routeStatuses() []Status {
+// routeStatuses returns the statuses of those of the routes that we have something
+// to say about: a parent of ours, or one that was ours and is to be taken out.
+func (t *translator) routeStatuses(s snapshotState, of []*route) []Status {
 	var out []Status
-	for _, r := range t.routes {
+	for _, r := range of {
 		had := *r.had
 		if s := t.stored[keyOf(r.kind, r.object)]; s != nil && s.Route != nil {
 			had = *s.Route
@@ -25,6 +25,7 @@ func (t *translator) routeStatuses() []Status {
 		if len(r.parents) == 0 && !orphan && !slices.ContainsFunc(had.Parents, ours) {
 			continue
 		}
+		served := slices.Concat(r.warnings, s.empty(r))
 		status := &gwv1.RouteStatus{Parents: []gwv1.RouteParentStatus{}}
 		done := make([]bool, len(r.parents))
 		for _, h := range had.Parents {
@@ -35,17 +36,17 @@ func (t *translator) routeStatuses() []Status {
 			for i, p := range r.parents {
 				if !done[i] && sameParent(p.ref, h.ParentRef) {
 					done[i] = true
-					status.Parents = append(status.Parents, t.parentStatus(r, p, h))
+					status.Parents = append(status.Parents, t.parentStatus(r, p, served, h))
 					break
 				}
 			}
 		}
 		for i, p := range r.parents {
 			if !done[i] {
-				status.Parents = append(status.Parents, t.parentStatus(r, p, gwv1.RouteParentStatus{}))
+				status.Parents = append(status.Parents, t.parentStatus(r, p, served, gwv1.RouteParentStatus{}))
 			}
 		}
-		warnings := slices.Clone(r.warnings)
+		warnings := slices.Clone(served)
 		for _, p := range r.parents {
 			if p.rejected.ok() {
 				warnings = append(warnings, p.notes...)
@@ -60,17 +61,64 @@ func (t *translator) routeStatuses() []Status {
 	return out
 }
 
+// empty is what nodes say of the route's backends that have no endpoint.
+func (s snapshotState) empty(r *route) (out []string) {
+	for _, b := range r.resolved {
+		for _, of := range s.Reports {
+			if why := of.Empty[b]; why != "" && !slices.Contains(out, why+"; "+r.lost()) {
+				out = append(out, why+"; "+r.lost())
+			}
+		}
+	}
+	return out
+}
+
+// changedBackends are those of which nodes say anything else than before.
+func changedBackends(before, now Feedback) map[string]bool {
+	said := func(f Feedback) map[string]string {
+		all := map[string]string{}
+		for _, r := range f.Reports {
+			for b, why := range r.Empty {
+				all[b] += why + "\n"
+			}
+		}
+		return all
+	}
+	was, is := said(before), said(now)
+	changed := map[string]bool{}
+	for _, of := range []map[string]string{was, is} {
+		for b := range of {
+			if was[b] != is[b] {
+				changed[b] = true
+			}
+		}
+	}
+	return changed
+}
+
+// routesTo are the routes to any of some backends.
+func (t *translator) routesTo(backends map[string]bool) []*route {
+	if len(backends) == 0 {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(t.routes), func(r *route) bool {
+		return !slices.ContainsFunc(r.resolved, func(b string) bool { return backends[b] })
+	})
+}
+
 func sameParent(a, b gwv1.ParentReference) bool {
 	return value(a.Group, gwv1.GroupName) == value(b.Group, gwv1.GroupName) && value(a.Kind, "Gateway") == value(b.Kind, "Gateway") &&
 		reflect.DeepEqual(a.Namespace, b.Namespace) && a.Name == b.Name &&
 		reflect.DeepEqual(a.SectionName, b.SectionName) && reflect.DeepEqual(a.Port, b.Port)
 }
 
-func (t *translator) parentStatus(r *route, p *parent, had gwv1.RouteParentStatus) gwv1.RouteParentStatus {
+// parentStatus is what there is to say of a route at one parent. warnings are of
+// its references.
+func (t *translator) parentStatus(r *route, p *parent, warnings []string, had gwv1.RouteParentStatus) gwv1.RouteParentStatus {
 	refs := first(r.refs)
 	resolved := "all references are resolved"
-	if len(r.warnings) > 0 {
-		resolved = strings.Join(r.warnings, "; ")
+	if len(warnings) > 0 {
+		resolved = strings.Join(warnings, "; ")
 	}
 	want := []condition{
 		p.rejected.is("Accepted", "Accepted", p.acceptedText()),

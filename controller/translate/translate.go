@@ -91,7 +91,8 @@ type Part struct {
 // Feedback is what became of a translation.
 type Feedback struct {
 	// Reports are what nodes say of what they serve. They make the Programmed
-	// conditions, which without any are Unknown.
+	// conditions, which without any are Unknown, and say in ResolvedRefs which
+	// backends have no endpoint.
 	Reports []config.Report
 	// Unmade says, by Gateway, why its Service could not be made
 	// (Status.Infrastructure), with the cure.
@@ -130,17 +131,18 @@ func Translate(r Resources, o Options) *Translation {
 func (t *Translation) Statuses(f Feedback) []Status {
 	s := t.state(f)
 	return t.translator.told(t.translator.addStrays(slices.Concat(t.translator.classStatuses(s), t.translator.gatewayStatuses(s),
-		t.translator.listenerSetStatuses(s), t.translator.routeStatuses(), t.translator.policyStatuses())))
+		t.translator.listenerSetStatuses(s), t.translator.routeStatuses(s, t.translator.routes), t.translator.policyStatuses())))
 }
 
 // Reported returns those of the Statuses that differ from the last ones, now
-// that the reports of f are others. last are all of them.
-func (t *Translation) Reported(now time.Time, f Feedback, last []Status) []Status {
+// that the reports of f are others than those of before. last are all of them.
+func (t *Translation) Reported(now time.Time, before, f Feedback, last []Status) []Status {
 	again := *t.translator
 	again.Now = now
 	again.remember(last)
 	s := t.state(f)
-	out := again.told(slices.Concat(again.gatewayStatuses(s), again.listenerSetStatuses(s)))
+	out := again.told(slices.Concat(again.gatewayStatuses(s), again.listenerSetStatuses(s),
+		again.routeStatuses(s, again.routesTo(changedBackends(before, f)))))
 	return slices.DeleteFunc(out, func(n Status) bool { return reflect.DeepEqual(&n, again.stored[n.Key()]) })
 }
 
