@@ -7,6 +7,7 @@ package protocol
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
@@ -24,11 +25,12 @@ import (
 // name is what clients call a server.
 const name = "localhost"
 
-// identities are the certificates of all servers, of a CA of their own.
+// identities are the certificates of all servers and clients, of a CA of their own.
 type identities struct {
-	ca    string // a file, PEM
-	pool  *x509.CertPool
-	pairs []pair
+	ca      string // a file, PEM
+	pool    *x509.CertPool
+	pairs   []pair
+	clients map[string]pair // by name
 }
 
 // pair is a certificate and its key.
@@ -55,26 +57,34 @@ func newIdentities(dir string) (ids identities, err error) {
 	ids.pool = x509.NewCertPool()
 	ids.pool.AddCert(cert)
 
-	ecdsaKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return ids, err
+	rsaKey := func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, 2048) }
+	ecdsaKey := func() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }
+	ed25519Key := func() (crypto.Signer, error) {
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		return key, err
 	}
-	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		return ids, err
-	}
+	ids.clients = map[string]pair{}
 	for _, k := range []struct {
 		name string
-		key  crypto.Signer
-	}{{"ecdsa", ecdsaKey}, {"rsa", rsaKey}} {
-		leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-			IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
-			KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
-		der, err := x509.CreateCertificate(rand.Reader, leaf, ca, k.key.Public(), caKey)
+		key  func() (crypto.Signer, error)
+		use  x509.ExtKeyUsage
+	}{
+		{"ecdsa", ecdsaKey, x509.ExtKeyUsageServerAuth}, {"rsa", rsaKey, x509.ExtKeyUsageServerAuth},
+		{"client-ecdsa", ecdsaKey, x509.ExtKeyUsageClientAuth}, {"client-rsa", rsaKey, x509.ExtKeyUsageClientAuth},
+		{"client-ed25519", ed25519Key, x509.ExtKeyUsageClientAuth},
+	} {
+		key, err := k.key()
 		if err != nil {
 			return ids, err
 		}
-		pkcs8, err := x509.MarshalPKCS8PrivateKey(k.key)
+		leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
+			IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
+			KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment, ExtKeyUsage: []x509.ExtKeyUsage{k.use}}
+		der, err := x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), caKey)
+		if err != nil {
+			return ids, err
+		}
+		pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
 		if err != nil {
 			return ids, err
 		}
@@ -85,7 +95,11 @@ func newIdentities(dir string) (ids identities, err error) {
 		if p.key, err = writePEM(dir, k.name+".key", "PRIVATE KEY", pkcs8); err != nil {
 			return ids, err
 		}
-		ids.pairs = append(ids.pairs, p)
+		if k.use == x509.ExtKeyUsageServerAuth {
+			ids.pairs = append(ids.pairs, p)
+		} else {
+			ids.clients[p.name] = p
+		}
 	}
 	return ids, nil
 }

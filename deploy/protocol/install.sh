@@ -23,10 +23,10 @@ bogo() {
 }
 
 python() {
-	[ ! -e python/complete-2 ] || return 0
+	[ ! -e python/complete-3 ] || return 0
 	python3 -m venv python
-	python/bin/pip install -q sslyze==6.3.1 tlslite-ng==0.9.0b2 kyber-py==1.2.0
-	touch python/complete-2
+	python/bin/pip install -q sslyze==6.3.1 tlslite-ng==0.9.0b2 kyber-py==1.2.0 dilithium-py==1.4.0
+	touch python/complete-3
 }
 
 "$1"

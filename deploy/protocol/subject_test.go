@@ -8,6 +8,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -16,9 +17,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/sluice-gateway/sluice/bench/freeport"
 )
@@ -28,13 +32,32 @@ import (
 type subject struct {
 	name  string
 	flags []string // of sluice run; nil: crypto/tls alone
+	asks  asking
+}
+
+// asking is what a server asks of the certificates of its clients: a mode of the
+// Gateway API's spec.tls.frontend, "" for nothing.
+type asking gwv1.FrontendValidationModeType
+
+const (
+	validOnly = asking(gwv1.AllowValidOnly)
+	anybody   = asking(gwv1.AllowInsecureFallback)
+)
+
+// clientAuth is what the modes are for crypto/tls.
+var clientAuth = map[asking]tls.ClientAuthType{"": tls.NoClientCert, validOnly: tls.RequireAndVerifyClientCert, anybody: tls.RequestClientCert}
+
+// asking is the subject when it asks its clients for certificates of the test's CA.
+func (s subject) asking(a asking) subject {
+	s.asks = a
+	return s
 }
 
 var (
-	gateway     = subject{"gateway", []string{"-splice=off"}}
-	noRecord    = subject{"gateway, no record loop", []string{"-splice=off", "-record-loop=off"}}
-	noEventLoop = subject{"gateway, no event loop", []string{"-splice=off", "-event-loop=off"}}
-	reference   = subject{"crypto/tls", nil}
+	gateway     = subject{name: "gateway", flags: []string{"-splice=off"}}
+	noRecord    = subject{name: "gateway, no record loop", flags: []string{"-splice=off", "-record-loop=off"}}
+	noEventLoop = subject{name: "gateway, no event loop", flags: []string{"-splice=off", "-event-loop=off"}}
+	reference   = subject{name: "crypto/tls"}
 )
 
 // running is a subject's process.
@@ -48,7 +71,7 @@ type running struct {
 func (s subject) launch(t *testing.T, backend string, pairs ...pair) running {
 	t.Helper()
 	if s.flags == nil {
-		return launchBare(t, backend, pairs)
+		return launchBare(t, backend, s.asks, pairs)
 	}
 	dir := t.TempDir()
 	conf := filepath.Join(dir, "conf")
@@ -76,7 +99,17 @@ func (s subject) launch(t *testing.T, backend string, pairs ...pair) running {
 			t.Fatal(err)
 		}
 	}
-	text := strings.NewReplacer("@TLS@", port, "@PAIRS@", strings.Join(refs, ", "), "@PORT@", backendPort, "@ADDRESS@", host).Replace(objects)
+	cas, err := os.ReadFile(site.ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	protocol, frontend := "TLS", ""
+	if s.asks != "" {
+		protocol = "HTTPS" // which alone has certificates of clients (GEP-91); it takes a TCPRoute, too
+		frontend = fmt.Sprintf(`tls: {frontend: {default: {validation: {mode: %s, caCertificateRefs: [{group: "", kind: ConfigMap, name: cas}]}}}}`, s.asks)
+	}
+	text := strings.NewReplacer("@PROTOCOL@", protocol, "@FRONTEND@", frontend, "@CAS@", strconv.Quote(string(cas)),
+		"@TLS@", port, "@PAIRS@", strings.Join(refs, ", "), "@PORT@", backendPort, "@ADDRESS@", host).Replace(objects)
 	if err := os.WriteFile(filepath.Join(conf, "objects.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -104,8 +137,14 @@ metadata: {name: test}
 spec:
   gatewayClassName: sluice
   addresses: [{value: 127.0.0.1}]
+  @FRONTEND@
   listeners:
-  - {name: tls, protocol: TLS, port: @TLS@, tls: {mode: Terminate, certificateRefs: [@PAIRS@]}}
+  - {name: tls, protocol: @PROTOCOL@, port: @TLS@, tls: {mode: Terminate, certificateRefs: [@PAIRS@]}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: cas}
+data: {ca.crt: @CAS@}
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: TCPRoute
@@ -146,13 +185,15 @@ const bareEnv = "SLUICE_PROTOCOL_BARE"
 
 // bareConf is what the reference is told.
 type bareConf struct {
-	Backend string
-	Pairs   [][2]string
+	Backend    string
+	Pairs      [][2]string
+	ClientAuth tls.ClientAuthType
+	ClientCAs  string
 }
 
-func launchBare(t *testing.T, backend string, pairs []pair) running {
+func launchBare(t *testing.T, backend string, asks asking, pairs []pair) running {
 	t.Helper()
-	c := bareConf{Backend: backend}
+	c := bareConf{Backend: backend, ClientAuth: clientAuth[asks], ClientCAs: site.ca}
 	for _, p := range pairs {
 		c.Pairs = append(c.Pairs, [2]string{p.certificate, p.key})
 	}
@@ -189,6 +230,14 @@ func bare(conf string) error {
 			return err
 		}
 		config.Certificates = append(config.Certificates, pair)
+	}
+	if config.ClientAuth = c.ClientAuth; config.ClientAuth != tls.NoClientCert {
+		cas, err := os.ReadFile(c.ClientCAs)
+		if err != nil {
+			return err
+		}
+		config.ClientCAs = x509.NewCertPool()
+		config.ClientCAs.AppendCertsFromPEM(cas)
 	}
 	// As the gateway's listener, which serves every name: by the kind of key alone.
 	config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {

@@ -6,7 +6,6 @@ package protocol
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -19,7 +18,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -32,25 +30,9 @@ import (
 // sources (github.com/tlsfuzzer/tlsfuzzer), which neither Debian nor PyPI has.
 const tlsfuzzerEnv = "TLSFUZZER"
 
-// leftOut are scripts that measure times, and one whose conversations are others each
-// time. Those whose source says unserved want a server that asks for certificates.
-var (
-	leftOut  = regexp.MustCompile(`timing|marvin|minerva|lucky13|bleichenbacher-workaround|fuzzed-plaintext`)
-	unserved = []byte("opt == '-k'")
-)
-
-// runScript is a program that runs a script. Those without an option for the cipher
-// suite have one with CBC; it gives them one that the gateway has.
-const runScript = `import runpy, sys
-from tlslite.constants import CipherSuite as suites
-suites.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA = suites.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
-suites.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA = suites.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-`
-
 // TestTLSFuzzer runs tlsfuzzer's scripts against the gateway and against
-// crypto/tls alone. Each conversation must end alike, with the same message where
+// crypto/tls alone, those that have a certificate of a client in both modes that the
+// Gateway API has for it. Each conversation must end alike, with the same message where
 // it fails, but for those that testdata/tlsfuzzer.txt lists with a reason.
 func TestTLSFuzzer(t *testing.T) {
 	dir := os.Getenv(tlsfuzzerEnv)
@@ -60,24 +42,24 @@ func TestTLSFuzzer(t *testing.T) {
 	f := &fuzzer{python: filepath.Join(install(t, "python"), "bin/python"), dir: dir}
 	scripts := f.scripts(t)
 	to := answering(t)
-	want := f.all(scripts, reference.launch(t, to, site.pairs...), nil)
+	want := f.all(scripts, reference.servers(t, to), nil)
 	for _, s := range []subject{gateway, noRecord, noEventLoop} {
 		t.Run(s.name, func(t *testing.T) {
 			count := &figures.Figures{}
 			figures.Record(t, count)
 			differences := readDifferences(t)
-			bare, server := reference.launch(t, to, site.pairs...), s.launch(t, to, site.pairs...)
-			got := f.all(scripts, server, want)
+			bare, servers := reference.servers(t, to), s.servers(t, to)
+			got := f.all(scripts, servers, want)
 			for range 2 { // the scripts wait for some seconds only, a busy machine may take longer
 				again := differences.unlisted(want, got)
 				if len(again) == 0 {
 					break
 				}
-				f.merge(want, f.all(slices.Sorted(maps.Keys(again)), bare, again))
-				f.merge(got, f.all(slices.Sorted(maps.Keys(again)), server, again))
+				f.merge(want, f.all(scripts, bare, again))
+				f.merge(got, f.all(scripts, servers, again))
 			}
 			passed, listed := 0, 0
-			for _, script := range scripts {
+			for _, script := range slices.Sorted(maps.Keys(want)) {
 				for _, name := range slices.Sorted(maps.Keys(want[script])) {
 					count.Faults++
 					w, g := want[script][name], cmp.Or(got[script][name], "it was not held")
@@ -102,8 +84,15 @@ func TestTLSFuzzer(t *testing.T) {
 			if passed == 0 {
 				t.Error("no conversation passes")
 			}
-			count.What = fmt.Sprintf("conversations of %d scripts of tlsfuzzer: %d pass with both, %d fail with both by the same message, %d differ for a reason that is listed",
-				len(scripts), passed, int(count.Faults)-passed-listed-int(count.Failures), listed)
+			all, certified := map[string]bool{}, map[string]bool{}
+			for _, s := range scripts {
+				all[s.name] = true
+				if s.client.name != "" {
+					certified[s.name] = true
+				}
+			}
+			count.What = fmt.Sprintf("conversations of %d scripts of tlsfuzzer, %d of them with certificates of clients: %d pass with both, %d fail with both by the same message, %d differ for a reason that is listed",
+				len(all), len(certified), passed, int(count.Faults)-passed-listed-int(count.Failures), listed)
 			t.Log(count.What)
 		})
 	}
@@ -188,52 +177,26 @@ func (f *fuzzer) merge(all, others outcomes) {
 	}
 }
 
-// source is the text of a script, without what all share.
-func (f *fuzzer) source(script string) ([]byte, error) {
-	return os.ReadFile(filepath.Join(f.dir, "tlsfuzzer/_apps", strings.ReplaceAll(script, "-", "_")+".py"))
-}
-
-// scripts are those that are run, by name.
-func (f *fuzzer) scripts(t *testing.T) (scripts []string) {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join(f.dir, "scripts/test-*.py"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range files {
-		script := strings.TrimSuffix(filepath.Base(file), ".py")
-		source, err := f.source(script)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !leftOut.MatchString(script) && !bytes.Contains(source, unserved) {
-			scripts = append(scripts, script)
-		}
-	}
-	if len(scripts) == 0 {
-		t.Fatalf("no script in %s", f.dir)
-	}
-	return scripts
-}
-
 // all runs scripts, of each the conversations in only, or else what it chooses.
-func (f *fuzzer) all(scripts []string, server running, only outcomes) outcomes {
+func (f *fuzzer) all(scripts []script, servers map[asking]running, only outcomes) outcomes {
 	all := outcomes{}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	next := make(chan string)
+	next := make(chan script)
 	for range 8 { // most of them wait for an answer that does not come
 		wg.Go(func() {
-			for script := range next {
-				r := f.run(script, server, slices.Sorted(maps.Keys(only[script])))
+			for s := range next {
+				r := f.run(s, servers[s.asks], slices.Sorted(maps.Keys(only[s.String()])))
 				mu.Lock()
-				all[script] = r
+				all[s.String()] = r
 				mu.Unlock()
 			}
 		})
 	}
-	for _, script := range scripts {
-		next <- script
+	for _, s := range scripts {
+		if only == nil || only[s.String()] != nil {
+			next <- s
+		}
 	}
 	close(next)
 	wg.Wait()
@@ -246,26 +209,26 @@ const whole = "the whole script"
 var conversation = regexp.MustCompile(`(?m)^(.*) \.\.\.$`)
 
 // run runs a script, or some of its conversations.
-func (f *fuzzer) run(script string, server running, only []string) map[string]string {
+func (f *fuzzer) run(s script, server running, only []string) map[string]string {
 	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, f.python, f.arguments(script, server, only)...)
+	cmd := exec.CommandContext(ctx, f.python, f.arguments(s, server, only)...)
 	cmd.Env = append(os.Environ(), "PYTHONPATH="+f.dir)
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	results := map[string]string{}
 	starts := conversation.FindAllSubmatchIndex(out, -1)
-	for i, s := range starts {
+	for i, at := range starts {
 		end := len(out)
 		if i+1 < len(starts) {
 			end = starts[i+1][0]
 		}
-		text := string(out[s[1]:end])
+		text := string(out[at[1]:end])
 		outcome := pass
 		if !strings.HasPrefix(strings.TrimSpace(text), "OK") {
 			outcome = lastError(text)
 		}
-		key := string(out[s[2]:s[3]])
+		key := string(out[at[2]:at[3]])
 		if old := results[key]; old == "" || old == pass { // "sanity" is held twice
 			results[key] = outcome
 		}
@@ -280,32 +243,6 @@ func (f *fuzzer) run(script string, server running, only []string) map[string]st
 		results[whole] = lastError(string(out))
 	}
 	return results
-}
-
-// arguments are those of Python.
-func (f *fuzzer) arguments(script string, server running, only []string) []string {
-	host, port, _ := net.SplitHostPort(server.address)
-	args := []string{"-c", runScript, filepath.Join(f.dir, "scripts", script+".py"), "-h", host, "-p", port}
-	source, _ := f.source(script)
-	old := !strings.HasPrefix(script, "test-tls13-") || script == "test-tls13-version-negotiation"
-	switch {
-	case old && bytes.Contains(source, []byte("opt == '-C'")) && strings.Contains(script, "ecdsa"):
-		args = append(args, "-C", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256")
-	case old && bytes.Contains(source, []byte("opt == '-C'")):
-		args = append(args, "-C", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256")
-	case bytes.Contains(source, []byte("opt == '-d'")):
-		args = append(args, "-d") // ECDHE, not RSA
-	}
-	if bytes.Contains(source, []byte("opt == '--reply-AD-size'")) {
-		args = append(args, "--reply-AD-size", strconv.Itoa(len(answer)))
-	}
-	switch {
-	case bytes.Contains(source, []byte("run_only")) && len(only) > 0:
-		args = append(append(args, "-n", "0"), only...) // it would choose some of them again
-	case bytes.Contains(source, []byte("num_limit = 1000")):
-		args = append(args, "-n", "200") // lengths of records
-	}
-	return args
 }
 
 // lastError is the last line of a traceback.
