@@ -3,8 +3,10 @@
 package terminator
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -308,44 +310,54 @@ func TestAConnectionThatEndedOneWayIdlesForLess(t *testing.T) {
 	}
 }
 
-// TestABrokenClientIsToldWhy has clients go on sending after a broken record: what
-// nobody reads of it must not take the alert away from them.
+// TestABrokenClientIsToldWhy has clients go on sending after a broken record, or more
+// records than crypto/tls ignores: what nobody reads of it must not take the alert away
+// from them.
 func TestABrokenClientIsToldWhy(t *testing.T) {
 	port := freePort(t)
 	to := backend(t, echo)
 	all := ways(t, port, to)
+	reasons := map[string][]byte{
+		"bad record MAC":     append([]byte{23, 3, 3, 0, 64}, make([]byte, 64)...),
+		"unexpected message": bytes.Repeat([]byte{20, 3, 3, 0, 1, 1}, 64), // change_cipher_spec
+	}
 	for _, name := range []string{"tls 1.3", "no event loop", "no gcm", "no record loop", "tls 1.2"} {
-		t.Run(name, func(t *testing.T) {
-			g := run(t, all[name].server(), all[name].snap)
-			raw, err := net.Dial("tcp", address(port))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer raw.Close()
-			config := client("a.example")
+		for why, sends := range reasons {
 			if name == "tls 1.2" {
-				config.MaxVersion = tls.VersionTLS12
+				why = "bad record MAC" // that is encrypted there, too
 			}
-			c := tls.Client(raw, config)
-			if _, err := c.Write([]byte{1}); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := raw.Write(append([]byte{23, 3, 3, 0, 64}, make([]byte, 64)...)); err != nil {
-				t.Fatal(err)
-			}
-			for range 64 {
-				if _, err := raw.Write(make([]byte, 16<<10)); err != nil {
-					t.Errorf("send on: %v", err)
-					break
+			t.Run(fmt.Sprintf("%s, %s, %d bytes", name, why, len(sends)), func(t *testing.T) {
+				g := run(t, all[name].server(), all[name].snap)
+				raw, err := net.Dial("tcp", address(port))
+				if err != nil {
+					t.Fatal(err)
 				}
-			}
-			if _, err := c.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "bad record MAC") {
-				t.Errorf("the client reads: %v, want the alert", err)
-			}
-			g.waitResult(t, "client_tls_error")
-		})
+				defer raw.Close()
+				config := client("a.example")
+				if name == "tls 1.2" {
+					config.MaxVersion = tls.VersionTLS12
+				}
+				c := tls.Client(raw, config)
+				if _, err := c.Write([]byte{1}); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := raw.Write(sends); err != nil {
+					t.Fatal(err)
+				}
+				for range 64 {
+					if _, err := raw.Write(make([]byte, 16<<10)); err != nil {
+						t.Errorf("send on: %v", err)
+						break
+					}
+				}
+				if _, err := c.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), why) {
+					t.Errorf("the client reads: %v, want the alert", err)
+				}
+				g.waitResult(t, "client_tls_error")
+			})
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync/atomic"
+	"syscall"
 )
 
 // maxPlaintext is the largest content of a TLS record.
@@ -135,8 +136,12 @@ func (s *tlsSource) next() (*buffer, int, error) {
 			m, err = s.conn.Read(b.b[n:bufferSize])
 			n += m
 		}
-		if !errors.Is(err, errAgain) {
+		switch {
+		case err == nil, errors.Is(err, errAgain):
+		case errors.Is(err, io.EOF), isSyscall(err):
 			s.err = err
+		default:
+			s.err = protocolError{err}
 		}
 		if n > 0 {
 			return b, n, nil
@@ -144,6 +149,18 @@ func (s *tlsSource) next() (*buffer, int, error) {
 		buffers.Put(b)
 	}
 	return nil, 0, s.err
+}
+
+// protocolError is what crypto/tls finds wrong with bytes that it has got. Some of it
+// does not tell by itself: "too many ignored records".
+type protocolError struct{ error }
+
+func (e protocolError) Unwrap() error { return e.error }
+
+// isSyscall tells of a socket's error: crypto/tls answers some of what it reads.
+func isSyscall(err error) bool {
+	_, is := errors.AsType[syscall.Errno](err)
+	return is
 }
 
 type tlsTarget struct {
@@ -194,15 +211,11 @@ func backendEnd(err error) End { return classify(err, BackendTruncated, BackendT
 
 func classify(err error, truncated, broken, reset End) End {
 	var op *net.OpError
+	var protocol protocolError
 	switch {
 	case errors.Is(err, ErrTruncated):
 		return truncated
-	case errors.As(err, &op) && (op.Op == "remote error" || op.Op == "local error"):
-		return broken
-	}
-	var alert tls.AlertError
-	var header tls.RecordHeaderError
-	if errors.As(err, &alert) || errors.As(err, &header) {
+	case errors.As(err, &protocol), errors.As(err, &op) && (op.Op == "remote error" || op.Op == "local error"):
 		return broken
 	}
 	return reset
