@@ -81,7 +81,7 @@ func observed(t *testing.T) *netns.NS {
 			t.Fatal(err)
 		}
 	}
-	pins := fmt.Sprintf("/sys/fs/bpf/sluice-test-%d-observed", os.Getpid())
+	pins := filepath.Join(pinsRoot, "observed")
 	t.Cleanup(func() { _ = os.RemoveAll(pins) })
 	background(t, exec.Command("nsenter", "--net="+ns.Path(os.Getpid()), "sluice", "run", "-admin", filepath.Join(dir, "admin.sock"),
 		"-metrics", "127.0.0.1:9464", "-pin-dir", pins, "-drain-timeout", "1s", conf))

@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sluice-gateway/sluice/agent"
 )
 
@@ -121,8 +123,27 @@ func launch(t *testing.T, backend net.Addr, prefix []string, flags ...string) *g
 
 func (g *gateway) admin() string { return filepath.Join(g.dir, "admin.sock") }
 
-func (g *gateway) pins() string {
-	return fmt.Sprintf("/sys/fs/bpf/sluice-test-%d-%s", os.Getpid(), g.port)
+func (g *gateway) pins() string { return filepath.Join(pinsRoot, "sluice-"+g.port) }
+
+// pinsRoot is where gateways pin their maps: a bpffs, where this process may mount one.
+var pinsRoot string
+
+func withBPFFS(run func() int) int {
+	dir, err := os.MkdirTemp("", "sluice-bpffs")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.Remove(dir)
+	if os.Geteuid() == 0 {
+		if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
+			fmt.Fprintln(os.Stderr, "mount a bpffs:", err)
+			return 1
+		}
+		defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
+	}
+	pinsRoot = dir
+	return run()
 }
 
 func (g *gateway) logged() string {

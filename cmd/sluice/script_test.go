@@ -35,7 +35,7 @@ import (
 var update = flag.Bool("update", false, "write what the scripts in testdata give into them")
 
 func TestMain(m *testing.M) {
-	testscript.Main(leak.Of(m.Run, goleak.IgnoreAnyFunction("k8s.io/klog/v2.(*flushDaemon).run.func1")), map[string]func(){"sluice": main, "kubectl-sluice": main, "echo-server": echoServer})
+	testscript.Main(leak.Of(func() int { return withBPFFS(m.Run) }, goleak.IgnoreAnyFunction("k8s.io/klog/v2.(*flushDaemon).run.func1")), map[string]func(){"sluice": main, "kubectl-sluice": main, "echo-server": echoServer})
 }
 
 // TestScripts runs the command as a user does; the scripts below testdata say
