@@ -49,7 +49,7 @@ func (s *Server) connect(c *connection, route string, b *balance.Backend, d dial
 		e.Release()
 		return nil, nil, endConnect, fmt.Errorf("dial %s: %T has no CloseWrite and SetLinger", e.Address, conn)
 	}
-	c.set(func(k *known) { k.address = e.Address })
+	c.set(func(k *known) { k.endpoint = e.Address })
 	return leg, e, "", nil
 }
 

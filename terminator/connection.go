@@ -73,14 +73,14 @@ const (
 // known is what a connection knows of itself, and its sockets do not: as little as
 // can be, for there are many.
 type known struct {
-	id               uint64
-	start            time.Time
-	sni, alpn        string
-	version, suite   uint16 // 0: no handshake is over
-	certificate      *shown // or nil
-	refused          string // the listener that had its limit
-	route            string
-	backend, address string
+	id                uint64
+	start             time.Time
+	sni, alpn         string
+	version, suite    uint16 // 0: no handshake is over
+	certificate       *shown // or nil
+	refused           string // the listener that had its limit
+	route             string
+	backend, endpoint string
 }
 
 // shown is a client's certificate: its name, and why it does not verify.
@@ -259,7 +259,7 @@ func (c *connection) snapshot() Connection {
 	k, listener, backend, kernel, finished, http := c.known, c.listener, c.backend, c.kernel, c.finished, c.http
 	c.mu.Unlock()
 	i := Connection{ID: k.id, Start: k.start, Client: addrPort(c.client.RemoteAddr()), Local: addrPort(c.client.LocalAddr()),
-		Listener: k.refused, SNI: k.sni, ALPN: k.alpn, Route: k.route, Backend: k.backend, Endpoint: k.address,
+		Listener: k.refused, SNI: k.sni, ALPN: k.alpn, Route: k.route, Backend: k.backend, Endpoint: k.endpoint,
 		Up: c.progress.Up.Load(), Down: c.progress.Down.Load()}
 	if listener != nil {
 		i.Listener = listener.config.Name

@@ -35,7 +35,7 @@ func (s *Server) initHTTP() {
 		},
 		Sent: func(r *http.Request, route, backend, endpoint string) {
 			if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
-				c.set(func(k *known) { k.route, k.backend, k.address = route, backend, endpoint })
+				c.set(func(k *known) { k.route, k.backend, k.endpoint = route, backend, endpoint })
 			}
 		},
 		Done: func(r *http.Request, served httproute.Served) {

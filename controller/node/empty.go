@@ -48,16 +48,13 @@ func (e *empty) lasting(now map[string]string, at time.Time) map[string]string {
 			delete(*e, b)
 		}
 	}
-	var out map[string]string
+	out := map[string]string{}
 	for b, why := range now {
 		since, known := (*e)[b]
 		switch {
 		case !known:
 			(*e)[b] = at
 		case at.Sub(since) >= toldAfter:
-			if out == nil {
-				out = map[string]string{}
-			}
 			out[b] = why
 		}
 	}

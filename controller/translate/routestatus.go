@@ -25,7 +25,7 @@ func (t *translator) routeStatuses(s snapshotState, of []*route) []Status {
 		if len(r.parents) == 0 && !orphan && !slices.ContainsFunc(had.Parents, ours) {
 			continue
 		}
-		served := slices.Concat(r.warnings, s.empty(r))
+		ofRefs := slices.Concat(r.warnings, s.empty(r))
 		status := &gwv1.RouteStatus{Parents: []gwv1.RouteParentStatus{}}
 		done := make([]bool, len(r.parents))
 		for _, h := range had.Parents {
@@ -36,17 +36,17 @@ func (t *translator) routeStatuses(s snapshotState, of []*route) []Status {
 			for i, p := range r.parents {
 				if !done[i] && sameParent(p.ref, h.ParentRef) {
 					done[i] = true
-					status.Parents = append(status.Parents, t.parentStatus(r, p, served, h))
+					status.Parents = append(status.Parents, t.parentStatus(r, p, ofRefs, h))
 					break
 				}
 			}
 		}
 		for i, p := range r.parents {
 			if !done[i] {
-				status.Parents = append(status.Parents, t.parentStatus(r, p, served, gwv1.RouteParentStatus{}))
+				status.Parents = append(status.Parents, t.parentStatus(r, p, ofRefs, gwv1.RouteParentStatus{}))
 			}
 		}
-		warnings := slices.Clone(served)
+		warnings := slices.Clone(ofRefs)
 		for _, p := range r.parents {
 			if p.rejected.ok() {
 				warnings = append(warnings, p.notes...)
@@ -62,48 +62,15 @@ func (t *translator) routeStatuses(s snapshotState, of []*route) []Status {
 }
 
 // empty is what nodes say of the route's backends that have no endpoint.
-func (s snapshotState) empty(r *route) (out []string) {
+func (f Feedback) empty(r *route) (out []string) {
 	for _, b := range r.resolved {
-		for _, of := range s.Reports {
+		for _, of := range f.Reports {
 			if why := of.Empty[b]; why != "" && !slices.Contains(out, why+"; "+r.lost()) {
 				out = append(out, why+"; "+r.lost())
 			}
 		}
 	}
 	return out
-}
-
-// changedBackends are those of which nodes say anything else than before.
-func changedBackends(before, now Feedback) map[string]bool {
-	said := func(f Feedback) map[string]string {
-		all := map[string]string{}
-		for _, r := range f.Reports {
-			for b, why := range r.Empty {
-				all[b] += why + "\n"
-			}
-		}
-		return all
-	}
-	was, is := said(before), said(now)
-	changed := map[string]bool{}
-	for _, of := range []map[string]string{was, is} {
-		for b := range of {
-			if was[b] != is[b] {
-				changed[b] = true
-			}
-		}
-	}
-	return changed
-}
-
-// routesTo are the routes to any of some backends.
-func (t *translator) routesTo(backends map[string]bool) []*route {
-	if len(backends) == 0 {
-		return nil
-	}
-	return slices.DeleteFunc(slices.Clone(t.routes), func(r *route) bool {
-		return !slices.ContainsFunc(r.resolved, func(b string) bool { return backends[b] })
-	})
 }
 
 func sameParent(a, b gwv1.ParentReference) bool {

@@ -141,8 +141,8 @@ func (t *Translation) Reported(now time.Time, before, f Feedback, last []Status)
 	again.Now = now
 	again.remember(last)
 	s := t.state(f)
-	out := again.told(slices.Concat(again.gatewayStatuses(s), again.listenerSetStatuses(s),
-		again.routeStatuses(s, again.routesTo(changedBackends(before, f)))))
+	routes := slices.DeleteFunc(slices.Clone(again.routes), func(r *route) bool { return slices.Equal(before.empty(r), f.empty(r)) })
+	out := again.told(slices.Concat(again.gatewayStatuses(s), again.listenerSetStatuses(s), again.routeStatuses(s, routes)))
 	return slices.DeleteFunc(out, func(n Status) bool { return reflect.DeepEqual(&n, again.stored[n.Key()]) })
 }
 
