@@ -56,7 +56,7 @@ protocol: ## attacked by the TLS protocol, beside crypto/tls alone; five minutes
 servers protocol:
 	@deploy/packages.sh $@
 	cd deploy/$@ && SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) test -tags $@ -count=1 -timeout 60m -run '$(TESTS)'
-test-kernels: ## the splice and the relay on Debian's 6.1 and 6.12 kernels, by qemu, half an hour; FIGURES as for servers
+test-kernels: ## the splice and the relay on Debian's 6.1 and 6.12 kernels, also on arm64, by qemu, half an hour; FIGURES as for servers
 	@deploy/packages.sh kernels
 	SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) test -tags kernels -count=1 -timeout 5h -v ./deploy/kernels
 model: ## every interleaving of the splice's models, and of each of their mutants, by spin

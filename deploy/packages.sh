@@ -19,7 +19,7 @@ cluster)  want="containerd runc containernetworking-plugins iptables nftables co
 services) want="postgresql-15 postgresql-client-15 mariadb-server-core mariadb-client-core redis-server redis-tools
 	mosquitto mosquitto-clients socat" ;;
 model)    want="spin gcc libc6-dev" ;;
-kernels)  want="qemu-system-x86 xz-utils" ;;
+kernels)  want="qemu-system-x86 qemu-system-arm xz-utils" ;;
 # Servers and clients of the matrix in deploy/servers.
 servers)  want="redis-server redis-tools postgresql-15 postgresql-client-15 mariadb-server-core mariadb-client-core
 	mosquitto mosquitto-clients python3 python3-paho-mqtt nats-server rabbitmq-server python3-pika nginx curl

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,9 +32,20 @@ type told struct {
 // fifty times as long.
 const patience = 2 * time.Hour
 
+// machines are those that qemu emulates, by architecture: how, the serial port that
+// the kernel writes its log to, and a second one, which is a device of this type.
+var machines = map[string]struct {
+	qemu                  []string
+	console, port, device string
+}{
+	"amd64": {[]string{"qemu-system-x86_64", "-cpu", "max"}, "ttyS0", "/dev/ttyS1", "isa-serial"},
+	// The architecture's own algorithm for pointer authentication is slow to emulate.
+	"arm64": {[]string{"qemu-system-aarch64", "-machine", "virt", "-cpu", "max,pauth-impdef=on"}, "ttyAMA0", "/dev/ttyS0", "pci-serial"},
+}
+
 // boot starts the kernel of an image with the jobs and returns when the machine
 // is off.
-func boot(t *testing.T, image, programs string, jobs []job) told {
+func boot(t *testing.T, arch, image, programs string, jobs []job) told {
 	t.Helper()
 	dir := t.TempDir()
 	kernel := only(t, filepath.Join(image, "boot", "vmlinuz-*"))
@@ -44,11 +56,13 @@ func boot(t *testing.T, image, programs string, jobs []job) told {
 	console, events := filepath.Join(dir, "console"), filepath.Join(dir, "events")
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048",
-		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "file:"+console, "-serial", "file:"+events,
+	machine := machines[arch]
+	qemu := exec.CommandContext(ctx, machine.qemu[0], slices.Concat(machine.qemu[1:], []string{"-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048",
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "file:" + console,
+		"-chardev", "file,id=events,path=" + events, "-device", machine.device + ",chardev=events",
 		"-kernel", kernel, "-initrd", initramfs,
 		// A guest that waits for a busy machine is no fault of its kernel.
-		"-append", "console=ttyS0 panic=-1 mitigations=off nowatchdog rcupdate.rcu_cpu_stall_suppress=1")
+		"-append", "console=" + machine.console + " panic=-1 mitigations=off nowatchdog rcupdate.rcu_cpu_stall_suppress=1 -- " + machine.port})...)
 	out, err := qemu.CombinedOutput()
 	var g told
 	g.read(t, events)

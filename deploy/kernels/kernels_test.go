@@ -29,31 +29,37 @@ var (
 		"TestAClockThatJumpsEndsNothing/splice_off"}
 )
 
-// debian are the kernels of Debian 12: its own, and the newer one that it offers.
+// debian are the kernels of Debian 12: its own, and the newer one that it offers,
+// this one for the other architecture of the image, too.
 var debian = []struct {
 	name string
+	arch string
 	pkg  string // which depends on the newest image
 	jobs []job
 }{
-	{"6.12", "linux-image-6.12-cloud-amd64", []job{
-		{name: "doctor", command: []string{"sluice", "doctor"}, says: []string{"The splice works on this machine."}},
-		{name: "splice", command: []string{"splice.test", "-test.v", "-test.timeout=60m"},
-			passes: []string{"TestSelfTestHolds", "TestRequestsAndResponsesAreSpliced", "TestStreamsArriveWholeAndInOrder", "TestFirstBytesKeepTheirPlace",
-				"TestStalledReaderIsBounded", "TestUnreadBytesSurviveChanges", "TestSameAddressesInAnotherNamespaceGetNothing",
-				"TestReusedPortsDoNotMixConnections", "TestBackendThatSplicesGetsItsBytes", "TestLateSplicerIsResetAndRemembered",
-				"TestReaderThatTurnsToSpliceGetsNoByteOutOfOrder", "TestWaitingWriterIsNotLeftBehind", "TestKilledAgentLosesNothing", "TestMultipathTCP"},
-			// One needs bpftool, the other version 1 of cgroups, and neither is there.
-			skips: []string{"TestBpftoolShowsTheMapsByName", "TestBackendAtItsMemoryLimitGetsTheRestByTCP"}},
-		{name: "gateway", command: slices.Concat(gateway, []string{"-test.run=" + streams}),
-			passes: slices.Concat(relayed, []string{"TestEveryByteArrivesInOrderAndAtItsOwnConnection/splice_on", "TestAStalledReaderHoldsUpTheSender/to_the_backend/splice_on",
-				"TestAStalledReaderHoldsUpTheSender/to_the_client/splice_on", "TestEachEndSeesHowTheOtherOneStopped/splice_on",
-				"TestADeletedRouteLosesNoUnreadByte/splice_on", "TestAClockThatJumpsEndsNothing/splice_on"})},
-	}},
-	{"6.1", "linux-image-cloud-amd64", []job{
+	{"6.12", "amd64", "linux-image-6.12-cloud-amd64", spliced},
+	{"6.1", "amd64", "linux-image-cloud-amd64", []job{
 		{name: "doctor", command: []string{"sluice", "doctor"}, exit: 1, says: []string{
 			"the splice needs Linux 6.3", "Relay mode: splice unavailable (kernel): ", "The gateway serves here without the splice."}},
 		{name: "gateway", command: slices.Concat(gateway, []string{"-test.run=" + streams, "-test.skip=./splice_on|././splice_on"}), passes: relayed},
 	}},
+	{"6.12 arm64", "arm64", "linux-image-6.12-cloud-arm64", spliced},
+}
+
+// spliced are the jobs on a kernel on which the splice works.
+var spliced = []job{
+	{name: "doctor", command: []string{"sluice", "doctor"}, says: []string{"The splice works on this machine."}},
+	{name: "splice", command: []string{"splice.test", "-test.v", "-test.timeout=60m"},
+		passes: []string{"TestSelfTestHolds", "TestRequestsAndResponsesAreSpliced", "TestStreamsArriveWholeAndInOrder", "TestFirstBytesKeepTheirPlace",
+			"TestStalledReaderIsBounded", "TestUnreadBytesSurviveChanges", "TestSameAddressesInAnotherNamespaceGetNothing",
+			"TestReusedPortsDoNotMixConnections", "TestBackendThatSplicesGetsItsBytes", "TestLateSplicerIsResetAndRemembered",
+			"TestReaderThatTurnsToSpliceGetsNoByteOutOfOrder", "TestWaitingWriterIsNotLeftBehind", "TestKilledAgentLosesNothing", "TestMultipathTCP"},
+		// One needs bpftool, the other version 1 of cgroups, and neither is there.
+		skips: []string{"TestBpftoolShowsTheMapsByName", "TestBackendAtItsMemoryLimitGetsTheRestByTCP"}},
+	{name: "gateway", command: slices.Concat(gateway, []string{"-test.run=" + streams}),
+		passes: slices.Concat(relayed, []string{"TestEveryByteArrivesInOrderAndAtItsOwnConnection/splice_on", "TestAStalledReaderHoldsUpTheSender/to_the_backend/splice_on",
+			"TestAStalledReaderHoldsUpTheSender/to_the_client/splice_on", "TestEachEndSeesHowTheOtherOneStopped/splice_on",
+			"TestADeletedRouteLosesNoUnreadByte/splice_on", "TestAClockThatJumpsEndsNothing/splice_on"})},
 }
 
 // job is one for the guest, and what must come of it.
@@ -69,10 +75,9 @@ type job struct {
 // TestKernels runs the jobs on each kernel. The kernel's own log must be free of
 // what a kernel says about its faults.
 func TestKernels(t *testing.T) {
-	bin := programs(t)
 	for _, k := range debian {
 		t.Run(k.name, func(t *testing.T) {
-			g := boot(t, unpack(t, k.pkg), bin, k.jobs)
+			g := boot(t, k.arch, unpack(t, k.arch, k.pkg), programs(t, k.arch), k.jobs)
 			for _, j := range k.jobs {
 				t.Run(j.name, func(t *testing.T) {
 					count := &figures.Figures{}
@@ -171,10 +176,11 @@ func (r *result) summary(passed int) string {
 
 func tail(s string, n int) string { return s[max(0, len(s)-n):] }
 
-// programs builds what the guests run, into a folder that it returns.
-func programs(t *testing.T) string {
+// programs builds what the guests of an architecture run, into a folder that it
+// returns.
+func programs(t *testing.T, arch string) string {
 	t.Helper()
-	dir := filepath.Join("..", "..", "build", "kernels", "bin")
+	dir := filepath.Join("..", "..", "build", "kernels", arch)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -185,9 +191,9 @@ func programs(t *testing.T) string {
 		"agent.test":  {"test", "-c", "./agent"},
 	} {
 		at := len(args) - 1
-		args = slices.Concat(args[:at], []string{"-ldflags=-s -w", "-o", "build/kernels/bin/" + name}, args[at:])
+		args = slices.Concat(args[:at], []string{"-ldflags=-s -w", "-o", "build/kernels/" + arch + "/" + name}, args[at:])
 		cmd := exec.Command("go", args...)
-		cmd.Dir, cmd.Env = filepath.Join("..", ".."), append(os.Environ(), "CGO_ENABLED=0")
+		cmd.Dir, cmd.Env = filepath.Join("..", ".."), append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("go %s: %v: %s", strings.Join(args, " "), err, out)
 		}
@@ -211,10 +217,12 @@ func run(t *testing.T, dir, name string, args ...string) string {
 
 // unpack gets the newest image that a package depends on, which apt has checked
 // to be Debian's, and returns the folder with its files.
-func unpack(t *testing.T, pkg string) string {
+func unpack(t *testing.T, arch, pkg string) string {
 	t.Helper()
+	cache := filepath.Join("..", "..", "build", "kernels")
+	options := apt(t, cache, arch)
 	image := ""
-	for line := range strings.Lines(run(t, "", "apt-cache", "depends", "--important", pkg)) {
+	for line := range strings.Lines(run(t, cache, "apt-cache", append(options, "depends", "--important", pkg)...)) {
 		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "Depends: "); ok {
 			image = name
 		}
@@ -222,16 +230,12 @@ func unpack(t *testing.T, pkg string) string {
 	if image == "" {
 		t.Fatalf("%s depends on no image", pkg)
 	}
-	cache := filepath.Join("..", "..", "build", "kernels")
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		t.Fatal(err)
-	}
 	debs, err := filepath.Glob(filepath.Join(cache, image+"_*.deb"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(debs) == 0 {
-		run(t, cache, "apt-get", "download", "-qq", image)
+		run(t, cache, "apt-get", append(options, "download", "-qq", image)...)
 		if debs, err = filepath.Glob(filepath.Join(cache, image+"_*.deb")); err != nil || len(debs) == 0 {
 			t.Fatalf("apt-get download %s left no file: %v", image, err)
 		}
@@ -239,6 +243,28 @@ func unpack(t *testing.T, pkg string) string {
 	dir := t.TempDir()
 	run(t, "", "dpkg-deb", "--extract", debs[0], dir)
 	return dir
+}
+
+// apt returns the options by which apt knows an architecture's packages, with a
+// state of its own: the machine's is not to learn a foreign architecture.
+func apt(t *testing.T, cache, arch string) []string {
+	t.Helper()
+	state, err := filepath.Abs(filepath.Join(cache, "apt-"+arch))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"lists/partial", "archives/partial"} {
+		if err := os.MkdirAll(filepath.Join(state, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(state, "status"), nil, 0o644); err != nil { // nothing is installed
+		t.Fatal(err)
+	}
+	options := []string{"-o", "APT::Architecture=" + arch, "-o", "APT::Architectures=" + arch, "-o", "Acquire::Languages=none",
+		"-o", "Dir::State=" + state, "-o", "Dir::State::status=" + filepath.Join(state, "status"), "-o", "Dir::Cache=" + state}
+	run(t, cache, "apt-get", append(options, "update", "-qq")...)
+	return options
 }
 
 func decode(text []byte) (e figures.Entry, err error) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Guest is the first process of a virtual machine that runs tests on its kernel:
-// it mounts what they need, runs them, tells by the second serial port what they
-// printed, and switches the machine off. See package kernels.
+// it mounts what they need, runs them, tells by the serial port that its last
+// argument names what they printed, and switches the machine off. See package kernels.
 package main
 
 import (
@@ -27,7 +27,7 @@ func main() {
 		os.Exit(2)
 	}
 	err := mount()
-	port, openErr := os.OpenFile("/dev/ttyS1", os.O_WRONLY, 0)
+	port, openErr := os.OpenFile(os.Args[len(os.Args)-1], os.O_WRONLY, 0)
 	if openErr != nil {
 		off(fmt.Sprintf("guest: %v", errors.Join(err, openErr)))
 	}
