@@ -36,8 +36,8 @@ const fuzzHead = `
 ## Fuzzing
 
 ` + "`make fuzz FUZZTIME=1h FIGURES=deploy/reliability/figures`" + `: what each target (a Go fuzz test) was given
-the last time it ran for this page. The CPU time is that of its processes, and of building
-them.
+in all its runs for this page since one failed. The CPU time is that of its processes, and of
+building them; the date is that of the last.
 
 | target | inputs | CPU minutes | failures | result | date, kernel |
 |---|---|---|---|---|---|

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Fuzz runs the module's fuzz targets, one after the other, and leaves what each
-// has come to for RELIABILITY.md where SLUICE_FIGURES names a folder. It fails
-// when an input was found that fails, which go test leaves in the target's
-// testdata.
+// Fuzz runs the module's fuzz targets, one after the other, and adds what each has
+// come to, for RELIABILITY.md, to what it had before where SLUICE_FIGURES names a
+// folder. It fails when an input was found that fails, which go test leaves in the
+// target's testdata.
 //
 // usage: fuzz [-for DURATION] [-parallel N] [-run REGEXP]
 package main
@@ -92,7 +92,7 @@ func run(targets []target, span time.Duration, parallel int, only string) error 
 			failed++
 		}
 		if dir := os.Getenv(figures.Dir); dir != "" {
-			if err := e.Keep(dir); err != nil {
+			if err := keep(e, dir); err != nil {
 				return fmt.Errorf("keep figures: %w", err)
 			}
 		}
@@ -104,6 +104,22 @@ func run(targets []target, span time.Duration, parallel int, only string) error 
 		return fmt.Errorf("%d of %d targets failed", failed, ran)
 	}
 	return nil
+}
+
+// keep writes a run's figures into a folder, with those of the runs before it. It
+// begins anew with a run that failed, and with the one after that.
+func keep(e *figures.Entry, dir string) error {
+	kept, err := figures.Read(dir)
+	if err != nil {
+		return err
+	}
+	for _, before := range kept {
+		if before.Package == e.Package && before.Test == e.Test && before.Passed && e.Passed {
+			e.Inputs += before.Inputs
+			e.CPUSeconds += before.CPUSeconds
+		}
+	}
+	return e.Keep(dir)
 }
 
 // fuzz runs a target.

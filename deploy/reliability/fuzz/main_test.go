@@ -2,7 +2,11 @@
 
 package main
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/sluice-gateway/sluice/bench/figures"
+)
 
 func TestOnlyTimeUp(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -37,6 +41,38 @@ FAIL
 	} {
 		if got := onlyTimeUp(c.out); got != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+func TestRunsAddUpUntilOneFails(t *testing.T) {
+	dir := t.TempDir()
+	run := func(pkg string, passed bool, inputs, seconds int64) *figures.Entry {
+		return &figures.Entry{Package: pkg, Test: "FuzzX", Passed: passed, Figures: figures.Figures{Inputs: inputs, CPUSeconds: seconds}}
+	}
+	for _, step := range []struct {
+		run             *figures.Entry
+		inputs, seconds int64
+	}{
+		{run("a", true, 10, 1), 10, 1},
+		{run("b", true, 500, 50), 500, 50},
+		{run("a", true, 20, 2), 30, 3},
+		{run("a", false, 5, 1), 5, 1},
+		{run("a", true, 40, 4), 40, 4},
+		{run("a", true, 1, 1), 41, 5},
+	} {
+		pkg := step.run.Package
+		if err := keep(step.run, dir); err != nil {
+			t.Fatal(err)
+		}
+		kept, err := figures.Read(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range kept {
+			if e.Package == pkg && (e.Inputs != step.inputs || e.CPUSeconds != step.seconds) {
+				t.Errorf("%s has %d inputs in %d s, want %d in %d", pkg, e.Inputs, e.CPUSeconds, step.inputs, step.seconds)
+			}
 		}
 	}
 }
