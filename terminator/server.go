@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"github.com/sluice-gateway/sluice/agent/config"
 	"github.com/sluice-gateway/sluice/terminator/balance"
 	"github.com/sluice-gateway/sluice/terminator/httproute"
+	"github.com/sluice-gateway/sluice/terminator/loop"
 	"github.com/sluice-gateway/sluice/terminator/relay"
 )
 
@@ -140,7 +140,7 @@ func (s *Server) init() {
 			s.Dial = s.plain.DialContext
 		}
 		s.hello = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: s.decide}
-		s.turns.all = runtime.GOMAXPROCS(0)
+		s.turns.all = loop.Processors()
 		s.turns.free = s.turns.all
 		s.slots = make(chan struct{}, connectionBudget())
 		s.kill, s.killNow = context.WithCancel(context.Background())
@@ -170,7 +170,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer s.reserve.close()
 	if !s.NoEventLoop {
 		var err error
-		if s.loops, err = relay.NewLoops(runtime.GOMAXPROCS(0)); err != nil {
+		if s.loops, err = relay.NewLoops(loop.Processors()); err != nil {
 			s.Log.Warn("connections are carried by goroutines, which costs more", "error", err)
 		}
 		defer s.loops.Close()

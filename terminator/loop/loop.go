@@ -78,6 +78,7 @@ func New() (*Loop, error) {
 		l.release()
 		return nil, fmt.Errorf("make an epoll loop: %w", err)
 	}
+	addProcessors(1)
 	go l.run()
 	return l, nil
 }
@@ -208,6 +209,7 @@ const batch = 128
 
 func (l *Loop) run() {
 	defer close(l.done)
+	defer addProcessors(-1)
 	defer l.release()
 	var events [batch]unix.EpollEvent
 	l.meter.start()
@@ -236,10 +238,17 @@ func (l *Loop) run() {
 	}
 }
 
-// wait returns how many events there are, at least one. It asks without waiting
-// first: while there is work, Go's scheduler need not know of the system call.
+// moment is how many milliseconds a loop waits without Go's scheduler knowing. After
+// 10 its monitor would interrupt it.
+const moment = 5
+
+// wait returns how many events there are, at least one. At first the scheduler is not
+// told of the system call, and the loop keeps its processor: while the loop would wait
+// for no more than a moment, the monitor would take the processor away from it, time
+// and again, and giving it back costs more than the message. Who stops the world
+// meanwhile does so by a signal, which ends the wait.
 func (l *Loop) wait(events *[batch]unix.EpollEvent) int {
-	n, _, err := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(events)), batch, 0, 0, 0)
+	n, _, err := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(events)), batch, moment, 0, 0)
 	for err != 0 || n == 0 {
 		l.meter.asleep.Store(true)
 		n, _, err = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(events)), batch, ^uintptr(0), 0, 0)
