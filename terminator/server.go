@@ -84,7 +84,8 @@ type Server struct {
 	Metrics *Metrics
 
 	once     sync.Once
-	plain    *net.Dialer // of legs that are never spliced
+	dial     dial // Dial, or plain
+	plain    dial // of legs that are never spliced
 	balance  balance.Set
 	http     *httproute.Handler
 	httpd    *http.Server
@@ -135,9 +136,10 @@ func (s *Server) init() {
 			s.Metrics = NewMetrics()
 		}
 		s.Metrics.server.Store(s)
-		s.plain = s.dialer()
-		if s.Dial == nil {
-			s.Dial = s.plain.DialContext
+		s.plain = uninterrupted(s.dialer().DialContext)
+		s.dial = s.plain
+		if s.Dial != nil {
+			s.dial = uninterrupted(s.Dial)
 		}
 		s.hello = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: s.decide}
 		s.turns.all = loop.Processors()

@@ -12,19 +12,29 @@ import (
 var processors struct {
 	mu    sync.Mutex
 	loops int
+	base  int // GOMAXPROCS before the first of them
 }
 
 func addProcessors(n int) {
-	processors.mu.Lock()
-	defer processors.mu.Unlock()
-	processors.loops += n
-	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + n)
+	p := &processors
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.loops == 0 {
+		p.base = runtime.GOMAXPROCS(0)
+	}
+	p.loops += n
+	runtime.GOMAXPROCS(p.base + p.loops)
 }
 
-// Processors returns GOMAXPROCS without those that loops have been given: how many
-// processors the process may use. From the first loop on it follows the cgroup no more.
+// Processors returns how many processors the process may use: GOMAXPROCS without
+// those that loops have been given. While there are loops it does not follow the
+// cgroup.
 func Processors() int {
-	processors.mu.Lock()
-	defer processors.mu.Unlock()
-	return runtime.GOMAXPROCS(0) - processors.loops
+	p := &processors
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.loops > 0 {
+		return p.base
+	}
+	return runtime.GOMAXPROCS(0)
 }
