@@ -29,6 +29,7 @@ type Loop struct {
 	wake    int // an eventfd
 	watches []*Watch
 	free    []int32
+	round   int32 // of the last watch that got a slot
 	done    chan struct{}
 	meter   meter
 
@@ -43,7 +44,7 @@ type Watch struct {
 
 	handler Handler
 	slot    int32
-	round   int32  // tells apart those that had the slot one after the other
+	round   int32  // tells apart those that have the slot one after the other
 	events  uint32 // in epoll: EPOLLIN and EPOLLOUT
 	want    uint32 // of these, what the handler waits for
 	tick    uint32 // the last one in which there was an event
@@ -125,7 +126,8 @@ func (l *Loop) Add(w *Watch, h Handler, events uint32) error {
 		l.free = append(l.free, int32(len(l.watches)-1))
 	}
 	last := len(l.free) - 1
-	*w = Watch{Socket: w.Socket, handler: h, slot: l.free[last], round: w.round + 1, events: events, want: events, state: outside}
+	l.round++
+	*w = Watch{Socket: w.Socket, handler: h, slot: l.free[last], round: l.round, events: events, want: events, state: outside}
 	if err := l.control(w, unix.EPOLL_CTL_ADD); err != nil {
 		w.state = off
 		return err

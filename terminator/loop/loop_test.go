@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -216,6 +217,59 @@ func TestARemovedSocketIsNotToldOf(t *testing.T) {
 		if r.calls != 1 {
 			t.Errorf("called %d times", r.calls)
 		}
+	})
+}
+
+// replacer removes both of two sockets when one is ready, and gives another one the
+// place of the socket that was not told of yet.
+type replacer struct {
+	w, other, next Watch
+	l              *Loop
+	told           []*Watch
+	err            error
+}
+
+func (r *replacer) Ready(w *Watch, _ uint32) {
+	if r.told = append(r.told, w); len(r.told) > 1 {
+		return
+	}
+	later := &r.other
+	if w == later {
+		later = &r.w
+	}
+	r.l.Remove(w)
+	r.l.Remove(later)
+	r.err = r.l.Add(&r.next, r, unix.EPOLLIN)
+}
+
+func TestANewSocketIsNotToldOfTheOneBeforeIt(t *testing.T) {
+	l, ln := start(t), listen(t)
+	a, first := pair(t, ln)
+	b, second := pair(t, ln)
+	c, _ := pair(t, ln)
+	r := &replacer{l: l}
+	for w, c := range map[*Watch]*net.TCPConn{&r.w: a, &r.other: b, &r.next: c} {
+		w.Socket, _ = c.SyscallConn()
+		if err := Leave(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(t, l, func() {
+		// Both are ready before the loop looks.
+		_, _ = first.Write([]byte("x"))
+		_, _ = second.Write([]byte("x"))
+		for _, w := range []*Watch{&r.w, &r.other} {
+			if err := l.Add(w, r, unix.EPOLLIN); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	do(t, l, func() {})
+	do(t, l, func() {
+		if r.err != nil || len(r.told) != 1 {
+			t.Errorf("%d events were told, the new socket's: %t; %v", len(r.told), slices.Contains(r.told, &r.next), r.err)
+		}
+		l.Remove(&r.next)
 	})
 }
 
