@@ -294,11 +294,15 @@ static __always_inline void on_state(struct bpf_sock_ops *ctx, struct bpf_sock *
 	 * not know of redirected bytes. Leave word for the agent, which will see
 	 * an end of file that is none. close(2) has taken the socket out of its
 	 * sockmaps already (no sk_user_data), unless a redirect is just being
-	 * delivered; shutdown(2) for writing alone leaves it there and is no loss.
+	 * delivered; shutdown(2) for writing alone leaves it there and is no loss. One
+	 * that has closed after that sends nothing any more, not even a reset, and its
+	 * socket ends here: the agent's FIN waits for what is unread.
 	 */
 	kernel = (struct sock *)bpf_skc_to_tcp_sock(sk);
-	if (end->side == sl_backend && kernel && (from == TCP_ESTABLISHED || from == TCP_CLOSE_WAIT) &&
-	    kernel->sk_shutdown == SHUTDOWN_MASK && (from == TCP_ESTABLISHED || !kernel->sk_user_data)) {
+	if (end->side == sl_backend && kernel &&
+	    (to == TCP_CLOSE ||
+	     ((from == TCP_ESTABLISHED || from == TCP_CLOSE_WAIT) && kernel->sk_shutdown == SHUTDOWN_MASK &&
+	      (from == TCP_ESTABLISHED || !kernel->sk_user_data)))) {
 		unread = unread_by(&flow->backend, received_by(&flow->backend), &flow->agent);
 		if (unread && !flow->over)
 			flow->lost = unread;

@@ -36,6 +36,7 @@ type Conn struct {
 	out         writer
 	writeClosed atomic.Bool           // no byte is written any more
 	ended       atomic.Bool           // a FIN was sent, in order
+	endRead     atomic.Bool           // the backend's was read, in order
 	atReset     atomic.Pointer[known] // nil: was not reset by us
 	atEnd       atomic.Pointer[known] // nil: not both directions have ended
 	atClose     atomic.Pointer[known] // nil: not closed yet
@@ -136,6 +137,7 @@ func (c *Conn) End() error {
 	if ended {
 		c.atEnd.Store(&known{end, flow}) // and that is all there will be
 	}
+	c.endRead.Store(true)
 	return io.EOF
 }
 

@@ -155,6 +155,17 @@ func (c *Conn) CloseWrite() error {
 	if err := c.awaitCredit(0); err != nil {
 		return c.explain("close", err)
 	}
+	return c.sendEnd()
+}
+
+// sendEnd sends a FIN. A backend that has ended its stream and then closed without
+// reading all of ours does not reset: End cannot tell any more, so this does.
+func (c *Conn) sendEnd() error {
+	if c.endRead.Load() {
+		if end, flow := c.look(); lost(end, flow) > 0 {
+			return c.opError("close", syscall.ECONNRESET)
+		}
+	}
 	c.ended.Store(true)
 	return c.tcp.CloseWrite()
 }

@@ -72,8 +72,7 @@ func (c *Conn) TryCloseWrite() error {
 	if err := c.tryCredit(0); err != nil {
 		return err
 	}
-	c.ended.Store(true)
-	return c.tcp.CloseWrite()
+	return c.sendEnd()
 }
 
 // tryCredit is awaitCredit without the wait.

@@ -205,6 +205,9 @@ func TestWaitingWriterIsNotLeftBehind(t *testing.T) {
 		{"half-close", write, func(p *pair) error { go p.agent.CloseWrite(); return nil }, syscall.EPIPE},
 		{"backend closes", writeOn, func(p *pair) error { return p.backend.Close() }, syscall.EPIPE},
 		{"backend resets", writeOn, func(p *pair) error { return errors.Join(p.backend.SetLinger(0), p.backend.Close()) }, syscall.ECONNRESET},
+		{"backend ends, then closes", writeOn, func(p *pair) error {
+			return errors.Join(p.backend.CloseWrite(), p.backend.Close())
+		}, syscall.EPIPE},
 		{"splice is closed", write, func(p *pair) error {
 			s.config.Stopped = 1
 			err := s.configure()
@@ -220,6 +223,12 @@ func TestWaitingWriterIsNotLeftBehind(t *testing.T) {
 		{"half-close and close", closeWrite, func(p *pair) error { return p.agent.Close() }, net.ErrClosed},
 		{"half-close and deadline", closeWrite, func(p *pair) error { return p.agent.SetWriteDeadline(time.Now()) }, os.ErrDeadlineExceeded},
 		{"half-close and backend closes", closeWrite, func(p *pair) error { return p.backend.Close() }, nil},
+		{"half-close and backend ends, then closes", closeWrite, func(p *pair) error {
+			return errors.Join(p.backend.CloseWrite(), p.backend.Close())
+		}, nil},
+		{"half-close and backend ends, which is read, then closes", closeWrite, func(p *pair) error {
+			return errors.Join(p.backend.CloseWrite(), keyed.Receive(p.agent, 0, 0), p.backend.Close())
+		}, syscall.ECONNRESET},
 		{"half-close and backend reads", closeWrite, func(p *pair) error { return readPattern(p.backend, 0, 1000) }, nil},
 		{"half-close and backend ends first", closeWrite, func(p *pair) error {
 			return errors.Join(p.backend.CloseWrite(), readPattern(p.backend, 0, 1000))
