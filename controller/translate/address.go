@@ -25,7 +25,10 @@ func (t *translator) assignAddresses() {
 		a.node[ip.Unmap()] = true
 	}
 	for _, g := range t.gateways {
-		if !g.class.ok() {
+		switch {
+		case g.kept:
+			t.keepServed(g, a)
+		case !g.class.ok():
 			continue
 		}
 		g.had = t.hadAddresses(g)
@@ -46,8 +49,24 @@ func (t *translator) assignAddresses() {
 	}
 }
 
+// keepServed gives a Gateway whose class is not accepted the addresses that it is
+// served at, and nobody else those that it got from a pool.
+func (t *translator) keepServed(g *gateway, a assignment) {
+	g.addresses = slices.Clone(t.previousAddresses[g.name.String()])
+	for _, ip := range g.addresses {
+		if !slices.Contains(t.Previous.Addresses, ip) {
+			continue
+		}
+		g.held = append(g.held, ip)
+		if !slices.Contains(g.static, ip) {
+			a.owner[ip] = g
+		}
+	}
+}
+
 // hadAddresses are those that the Gateway has by its status, or by what is
-// served.
+// served. A status may be old, of a Gateway that had another class in between:
+// what is served of others is not the Gateway's.
 func (t *translator) hadAddresses(g *gateway) []netip.Addr {
 	status := g.object.Status.Addresses
 	if s := t.stored[Key{"Gateway", g.namespace, g.name.name}]; s != nil && s.Gateway != nil {
@@ -55,8 +74,13 @@ func (t *translator) hadAddresses(g *gateway) []netip.Addr {
 	}
 	var out []netip.Addr
 	for _, a := range status {
-		if ip, err := netip.ParseAddr(a.Value); err == nil {
-			out = append(out, ip.Unmap())
+		ip, err := netip.ParseAddr(a.Value)
+		if err != nil {
+			continue
+		}
+		ip = ip.Unmap()
+		if users := t.previousUsers[ip]; len(users) == 0 || slices.Contains(users, g.name.String()) {
+			out = append(out, ip)
 		}
 	}
 	return append(out, t.previousAddresses[g.name.String()]...)
@@ -106,7 +130,8 @@ func (a *assignment) keep(g *gateway) {
 	}
 }
 
-// assign gives the Gateway an address of each family of its pool.
+// assign gives the Gateway an address of each family of its pool. One that cannot
+// have all of them is served at those that it has.
 func (a *assignment) assign(g *gateway) {
 	if !g.pooled() {
 		return
@@ -121,7 +146,7 @@ func (a *assignment) assign(g *gateway) {
 			continue
 		}
 		family := map[int]string{32: "IPv4", 128: "IPv6"}[bits]
-		g.programmed = verdict{string(gwv1.GatewayReasonAddressNotAssigned), fmt.Sprintf(
+		g.unusable = verdict{string(gwv1.GatewayReasonAddressNotAssigned), fmt.Sprintf(
 			"every %s address of GatewayConfig %s is taken; add a range to its spec.addresses.pools, or delete a Gateway", family, g.params.name)}
 	}
 }
@@ -129,11 +154,14 @@ func (a *assignment) assign(g *gateway) {
 // useStatic adds the addresses that the Gateway names, as far as they may be
 // used.
 func (t *translator) useStatic(g *gateway, a assignment) {
-	if !g.class.ok() {
+	switch {
+	case g.kept:
+		return
+	case !g.class.ok():
 		g.addresses = slices.Clone(g.static)
 		return
 	}
-	var problems []verdict
+	problems := []verdict{g.unusable}
 	refuse := func(format string, args ...any) {
 		problems = append(problems, verdict{string(gwv1.GatewayReasonAddressNotUsable), fmt.Sprintf(format, args...)})
 	}

@@ -20,8 +20,11 @@ type gateway struct {
 	// ListenerSets, in the order in which they come first.
 	own, listeners []*listener
 	sets           []*listenerSet // those that it lets attach
-	// class is why its class keeps it waiting: Accepted is Unknown then.
+	// class is why its class keeps it waiting: Accepted is Unknown then. One that
+	// was served is kept: it goes on where it listens. A mistake in what all
+	// Gateways of a class have in common must not end all of them.
 	class verdict
+	kept  bool
 	// accepted and programmed are what is wrong with the Gateway itself.
 	accepted, programmed verdict
 	// notes are added to the message of Accepted.
@@ -36,7 +39,7 @@ type gateway struct {
 	had       []netip.Addr // at the last translation
 	addresses []netip.Addr // to listen on; none: all of the node
 	held      []netip.Addr // those of them that one node at a time has
-	// unusable is why not all of its static addresses are served.
+	// unusable is why it is not served at all addresses that it asks for.
 	unusable verdict
 }
 
@@ -45,7 +48,9 @@ func (g *gateway) key() Key { return Key{"Gateway", g.namespace, g.name.name} }
 func (g *gateway) String() string { return g.key().String() }
 
 // served tells whether anything of it may be served.
-func (g *gateway) served() bool { return g.class.ok() && g.accepted.ok() && g.programmed.ok() }
+func (g *gateway) served() bool {
+	return (g.class.ok() || g.kept) && g.accepted.ok() && g.programmed.ok()
+}
 
 func (t *translator) readGateways() {
 	for _, o := range byAge(t.in.Gateways) {
@@ -66,6 +71,9 @@ func (t *translator) readGateways() {
 		case !k.accepted.ok():
 			g.class = verdict{string(gwv1.GatewayReasonPending), fmt.Sprintf(
 				"GatewayClass %q is not accepted: %s", className, k.accepted.message)}
+			if _, g.kept = t.previousAddresses[g.name.String()]; g.kept {
+				g.class.message += "; meanwhile the Gateway is served at the addresses that it has"
+			}
 		default:
 			g.params = k.params
 		}

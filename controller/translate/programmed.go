@@ -185,7 +185,7 @@ func (t *translator) gatewayProgrammed(g *gateway, had gwv1.GatewayStatus, s sna
 	const typ = string(gwv1.GatewayConditionProgrammed)
 	accepted := g.acceptance()
 	switch {
-	case accepted.status == metav1.ConditionUnknown:
+	case accepted.status == metav1.ConditionUnknown && !g.kept:
 		return condition{typ, "Unknown", string(gwv1.GatewayReasonPending), "the Gateway is not accepted yet"}
 	case accepted.status == metav1.ConditionFalse:
 		return condition{typ, "False", string(gwv1.GatewayReasonInvalid), "the Gateway is not accepted"}

@@ -181,8 +181,10 @@ type translator struct {
 	policies   map[name][]*policy // by Service, oldest first
 	policyList []*policy          // all of them, oldest first
 	previous   map[string]config.Certificate
-	// previousAddresses are those of the listeners in Previous, by Gateway.
+	// previousAddresses are those of the listeners in Previous, by Gateway, and
+	// previousUsers the Gateways that listen on each.
 	previousAddresses map[string][]netip.Addr
+	previousUsers     map[netip.Addr][]string
 	stored            map[Key]*Status // what was said last
 
 	gateways     []*gateway // ours, oldest first
@@ -209,6 +211,7 @@ func newTranslator(r Resources, o Options) *translator {
 		authorities:       map[name]*authority{},
 		previous:          map[string]config.Certificate{},
 		previousAddresses: map[string][]netip.Addr{},
+		previousUsers:     map[netip.Addr][]string{},
 		gatewayIndex:      map[name]*gateway{},
 		setIndex:          map[name]*listenerSet{},
 		certificates:      map[name]*certificate{},
@@ -228,6 +231,11 @@ func newTranslator(r Resources, o Options) *translator {
 		for i := range o.Previous.Listeners {
 			l := &o.Previous.Listeners[i]
 			t.previousAddresses[l.Gateway()] = l.Addresses // of any of them
+		}
+		for gateway, addresses := range t.previousAddresses {
+			for _, a := range addresses {
+				t.previousUsers[a] = append(t.previousUsers[a], gateway)
+			}
 		}
 	}
 	t.remember(o.Statuses)
