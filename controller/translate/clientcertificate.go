@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
@@ -29,6 +30,25 @@ func (t *translator) readClientCertificate(g *gateway) {
 		message = fmt.Sprintf("Secret %s: %s", c.config.Name, strings.Join(c.expiry, "; "))
 	}
 	g.refs = append(g.refs, v.is(string(gwv1.GatewayConditionResolvedRefs), string(gwv1.GatewayReasonResolvedRefs), message))
+}
+
+// resolvedRefs is the ResolvedRefs condition, which sums up those of the listeners,
+// too.
+func (g *gateway) resolvedRefs() []condition {
+	if len(g.refs) == 0 || g.refs[0].status != metav1.ConditionTrue {
+		return g.refs
+	}
+	var bad []string
+	for _, l := range g.own {
+		if !first(l.refs).ok() {
+			bad = append(bad, fmt.Sprintf("%q", l.spec.Name))
+		}
+	}
+	if len(bad) == 0 {
+		return g.refs
+	}
+	return []condition{{string(gwv1.GatewayConditionResolvedRefs), metav1.ConditionFalse, string(gwv1.GatewayReasonListenersNotResolved),
+		"references of listeners are not resolved, see their conditions: " + strings.Join(bad, ", ")}}
 }
 
 // showsCertificate tells whether a listener has a backend that may ask for the

@@ -190,7 +190,7 @@ func (t *translator) gatewayStatuses(s snapshotState) []Status {
 			g.pooled(), g.balanced(): // a mistake does not give them away
 			status.Addresses = t.statusAddresses(g)
 		}
-		want := append([]condition{accepted, programmed}, g.refs...)
+		want := append([]condition{accepted, programmed}, g.resolvedRefs()...)
 		if insecure.typ != "" {
 			want = append(want, insecure)
 		}

@@ -26,7 +26,8 @@ func (t *translator) permitted(r Reference) bool {
 			return true
 		}
 	}
-	if !slices.Contains(t.ungranted, r) {
+	if !t.refused[r] {
+		t.refused[r] = true
 		t.ungranted = append(t.ungranted, r)
 	}
 	return false

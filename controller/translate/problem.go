@@ -113,7 +113,7 @@ func (p *problems) gateway(s *gwv1.GatewayStatus) {
 			p.add(Problem{}, c)
 			p.consequence = true
 		}
-		if c.Type == "ResolvedRefs" && c.Status != metav1.ConditionTrue {
+		if c.Type == "ResolvedRefs" && c.Status != metav1.ConditionTrue && c.Reason != string(gwv1.GatewayReasonListenersNotResolved) {
 			p.add(Problem{}, c)
 		}
 	}

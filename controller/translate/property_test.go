@@ -70,6 +70,29 @@ func TestReportsNeedNoOtherTranslation(t *testing.T) {
 	})
 }
 
+// A warning that is left out would be told again as if it were new.
+func TestReportsLeaveNoWarningOut(t *testing.T) {
+	allCases(t, func(t *testing.T, c goldenCase, r translate.Resources) {
+		translation := translate.Translate(r, translate.Options{ControllerName: controllerName, Now: now, NodeAddresses: c.options.NodeAddresses})
+		full, empty := translate.Feedback{Reports: c.reports(translation.Snapshot)}, translate.Feedback{Reports: c.reports(translation.Snapshot)}
+		for i := range empty.Reports {
+			empty.Reports[i].Empty = map[string]string{}
+			for _, b := range translation.Snapshot.Backends {
+				empty.Reports[i].Empty[b.Name] = "it has no endpoint"
+			}
+		}
+		want := map[translate.Key][]string{}
+		for _, s := range translation.Statuses(empty) {
+			want[s.Key()] = s.Warnings
+		}
+		for _, s := range translation.Reported(now, full, empty, translation.Statuses(full)) {
+			if diff := cmp.Diff(want[s.Key()], s.Warnings); diff != "" {
+				t.Errorf("%s: -want +got:\n%s", s.Key(), diff)
+			}
+		}
+	})
+}
+
 func TestTranslateDoesNotCareForTheOrderOfObjects(t *testing.T) {
 	allCases(t, func(t *testing.T, c goldenCase, r translate.Resources) {
 		want, wantStatuses := c.translate(t, r)

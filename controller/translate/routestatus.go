@@ -11,6 +11,10 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
+// maxParents is what the schema of a route's status allows, for all controllers
+// together.
+const maxParents = 32
+
 // routeStatuses returns the statuses of those of the routes that we have something
 // to say about: a parent of ours, or one that was ours and is to be taken out.
 func (t *translator) routeStatuses(s snapshotState, of []*route) []Status {
@@ -41,12 +45,21 @@ func (t *translator) routeStatuses(s snapshotState, of []*route) []Status {
 				}
 			}
 		}
+		warnings := slices.Clone(ofRefs)
+		untold := 0
 		for i, p := range r.parents {
-			if !done[i] {
+			switch {
+			case done[i]:
+			case len(status.Parents) < maxParents:
 				status.Parents = append(status.Parents, t.parentStatus(r, p, ofRefs, gwv1.RouteParentStatus{}))
+			default:
+				untold++
 			}
 		}
-		warnings := slices.Clone(ofRefs)
+		if untold > 0 {
+			warnings = append(warnings, fmt.Sprintf("the status has room for %d parents, which others fill: it does not tell of %d; "+
+				"remove from it what is of controllers that are gone", maxParents, untold))
+		}
 		for _, p := range r.parents {
 			if p.rejected.ok() {
 				warnings = append(warnings, p.notes...)

@@ -15,22 +15,31 @@ import (
 // what they refer to does not exist. In a cluster their status is nobody's: they
 // get a Status of warnings only.
 func (t *translator) addStrays(all []Status) []Status {
+	strays := t.strays()
+	t.warnStrays(all, strays)
+	for _, s := range all {
+		delete(strays, s.Key())
+	}
+	for k, warnings := range strays {
+		all = append(all, Status{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name, Warnings: warnings})
+	}
+	return all
+}
+
+// warnStrays adds it to those that have a status.
+func (t *translator) warnStrays(some []Status, strays map[Key][]string) {
+	for i := range some {
+		some[i].Warnings = append(slices.Clip(some[i].Warnings), strays[some[i].Key()]...)
+	}
+}
+
+// strays is what there is to tell about such objects.
+func (t *translator) strays() map[Key][]string {
+	all := map[Key][]string{}
 	if t.alone() {
 		return all
 	}
-	at := map[Key]int{}
-	for i, s := range all {
-		at[s.Key()] = i
-	}
-	warn := func(k Key, format string, args ...any) {
-		i, ok := at[k]
-		if !ok {
-			i = len(all)
-			at[k] = i
-			all = append(all, Status{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name})
-		}
-		all[i].Warnings = append(slices.Clip(all[i].Warnings), fmt.Sprintf(format, args...))
-	}
+	warn := func(k Key, format string, args ...any) { all[k] = append(all[k], fmt.Sprintf(format, args...)) }
 	known := map[Key]bool{}
 	for _, o := range t.in.Gateways {
 		k := Key{"Gateway", o.Namespace, o.Name}

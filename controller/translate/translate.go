@@ -142,7 +142,9 @@ func (t *Translation) Reported(now time.Time, before, f Feedback, last []Status)
 	again.remember(last)
 	s := t.state(f)
 	routes := slices.DeleteFunc(slices.Clone(again.routes), func(r *route) bool { return slices.Equal(before.empty(r), f.empty(r)) })
-	out := again.told(slices.Concat(again.gatewayStatuses(s), again.listenerSetStatuses(s), again.routeStatuses(s, routes)))
+	out := slices.Concat(again.gatewayStatuses(s), again.listenerSetStatuses(s), again.routeStatuses(s, routes))
+	again.warnStrays(out, again.strays())
+	out = again.told(out)
 	return slices.DeleteFunc(out, func(n Status) bool { return reflect.DeepEqual(&n, again.stored[n.Key()]) })
 }
 
@@ -196,6 +198,7 @@ type translator struct {
 	backends     map[string]*backend
 
 	absent, ungranted []Reference
+	refused           map[Reference]bool // those of ungranted
 }
 
 func newTranslator(r Resources, o Options) *translator {
@@ -216,6 +219,7 @@ func newTranslator(r Resources, o Options) *translator {
 		setIndex:          map[name]*listenerSet{},
 		certificates:      map[name]*certificate{},
 		backends:          map[string]*backend{},
+		refused:           map[Reference]bool{},
 	}
 	for _, n := range r.Namespaces {
 		t.namespaces[n.Name] = n
