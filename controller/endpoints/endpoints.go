@@ -22,18 +22,18 @@ type Place struct {
 	Node, Zone string
 }
 
-// Select returns the usable endpoints of a Service port: the ready ones, or
-// else those that still serve while they terminate. Of those it takes what the
-// Service wants for this place: only endpoints on the node itself
-// (internalTrafficPolicy Local), or those whose hints name the node, else the
-// zone, when every one has hints (trafficDistribution). Sorted, each once.
+// Select returns the usable endpoints of a Service port, of those on the node
+// itself where the Service wants no others (internalTrafficPolicy Local): the
+// ready ones, or else those that still serve while they terminate. Of those it
+// takes the ones whose hints name the node, else the zone, when every one has
+// hints (trafficDistribution). Sorted, each once.
 //
 // Without any it says why. in are the EndpointSlices of the Service; they are
 // only read.
 func Select(s config.Service, in []*discoveryv1.EndpointSlice, at Place) (usable []config.Endpoint, why string) {
 	var ready, terminating []candidate
 	var portNames []string
-	unready := 0
+	unready, elsewhere := 0, false
 	for _, slice := range in {
 		number, ok := portNumber(slice, s)
 		if !ok {
@@ -49,13 +49,16 @@ func Select(s config.Service, in []*discoveryv1.EndpointSlice, at Place) (usable
 				continue
 			}
 			c := candidate{config.Endpoint{Host: host, Port: number}, e}
+			isReady := deref(e.Conditions.Ready, true)
 			switch {
-			case deref(e.Conditions.Ready, true):
-				ready = append(ready, c)
-			case deref(e.Conditions.Serving, false) && deref(e.Conditions.Terminating, false):
-				terminating = append(terminating, c)
-			default:
+			case !isReady && !(deref(e.Conditions.Serving, false) && deref(e.Conditions.Terminating, false)):
 				unready++
+			case s.Local && at.Node != "" && deref(e.NodeName, "") != at.Node:
+				elsewhere = true
+			case isReady:
+				ready = append(ready, c)
+			default:
+				terminating = append(terminating, c)
 			}
 		}
 	}
@@ -63,9 +66,7 @@ func Select(s config.Service, in []*discoveryv1.EndpointSlice, at Place) (usable
 	if len(chosen) == 0 {
 		chosen = terminating
 	}
-	some := len(chosen) > 0
-	chosen = near(s, chosen, at)
-	for _, c := range chosen {
+	for _, c := range near(chosen, at) {
 		usable = append(usable, c.Endpoint)
 	}
 	slices.SortFunc(usable, func(a, b config.Endpoint) int {
@@ -79,7 +80,7 @@ func Select(s config.Service, in []*discoveryv1.EndpointSlice, at Place) (usable
 	switch {
 	case len(usable) > 0:
 		return usable, ""
-	case some:
+	case elsewhere:
 		return nil, of + " has internalTrafficPolicy Local and no endpoint on this node"
 	case len(in) == 0:
 		return nil, fmt.Sprintf("%s has no EndpointSlice with label %s: %s", of, discoveryv1.LabelServiceName, s.Name)
@@ -106,16 +107,13 @@ func (c candidate) hintsZone(zone string) bool {
 	return c.of.Hints != nil && slices.ContainsFunc(c.of.Hints.ForZones, func(h discoveryv1.ForZone) bool { return h.Name == zone })
 }
 
-// near keeps the endpoints that the Service prefers for a place.
-func near(s config.Service, in []candidate, at Place) []candidate {
+// near keeps the endpoints that are meant for a place.
+func near(in []candidate, at Place) []candidate {
 	if at.Node == "" {
 		return in
 	}
 	keep := func(wanted func(candidate) bool) []candidate {
 		return slices.DeleteFunc(slices.Clone(in), func(c candidate) bool { return !wanted(c) })
-	}
-	if s.Local {
-		return keep(func(c candidate) bool { return deref(c.of.NodeName, "") == at.Node })
 	}
 	all := func(hinted func(*discoveryv1.EndpointHints) bool) bool {
 		return !slices.ContainsFunc(in, func(c candidate) bool { return c.of.Hints == nil || !hinted(c.of.Hints) })

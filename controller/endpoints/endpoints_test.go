@@ -66,6 +66,8 @@ func TestSelect(t *testing.T) {
 			[]*discoveryv1.EndpointSlice{both}, []string{"10.0.1.1"}, ""},
 		"internalTrafficPolicy Local takes no others instead": {local, endpoints.Place{Node: "n3"},
 			[]*discoveryv1.EndpointSlice{both}, nil, "Service shop/redis port \"redis\" has internalTrafficPolicy Local and no endpoint on this node"},
+		"internalTrafficPolicy Local takes one that terminates before it takes none": {local, here,
+			[]*discoveryv1.EndpointSlice{slice(with(on("n1", "10.0.1.1"), false, true, true), on("n2", "10.0.2.1"))}, []string{"10.0.1.1"}, ""},
 		"without a node there is nothing local": {local, endpoints.Place{},
 			[]*discoveryv1.EndpointSlice{both}, []string{"10.0.1.1", "10.0.2.1"}, ""},
 		"hints for the node come first": {redis, here,
