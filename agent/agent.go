@@ -47,6 +47,10 @@ type Options struct {
 	HandedOver func()
 	// Splice says how to load the kernel half; nil relays everything.
 	Splice *splice.Options
+	// Tenants says that whoever writes endpoints may not use this machine: names may
+	// not lead to the machine itself or its link, where addresses of EndpointSlices
+	// may not lead either.
+	Tenants bool
 	// Server is the terminator to run; the agent sets its Dial and Metrics.
 	Server *terminator.Server
 	// Resources optionally tells what the source of the snapshots says about
@@ -109,6 +113,7 @@ type applied struct {
 func New(opts Options) (_ *Agent, err error) {
 	a := &Agent{opts: opts, started: time.Now(), resolver: newResolver(opts.Log), udp: udp.New(opts.Log), registry: prometheus.NewPedanticRegistry(), snapshots: newSnapshots(),
 		served: make(chan struct{}), alone: make(chan struct{})}
+	a.resolver.tenants = opts.Tenants
 	a.udp.FreeBind = opts.Server.FreeBind
 	if opts.Server.Metrics == nil {
 		opts.Server.Metrics = terminator.NewMetrics()
@@ -299,16 +304,16 @@ func (a *Agent) Report() config.Report {
 
 // keepResolving asks for the names of the current snapshot again and again.
 func (a *Agent) keepResolving(ctx context.Context) {
-	for {
-		wait := resolveEvery
-		if a.resolver.pending() {
-			wait = resolveRetry
-		}
+	for last := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(wait):
+		case <-time.After(resolveRetry):
 		}
+		if time.Since(last) < resolveEvery && !a.resolver.pending() {
+			continue
+		}
+		last = time.Now()
 		if a.resolver.refresh(ctx) {
 			a.mu.Lock()
 			a.publish(a.current.Load().snapshot) // a name has come with a snapshot

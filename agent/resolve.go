@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// resolveTimeout bounds what a slow name server can hold up: the snapshot
-	// is applied without the names that have no answer by then.
+	// resolveTimeout bounds one lookup, and what a slow name server can hold up: the
+	// snapshot is applied without the names that have no answer by then.
 	resolveTimeout = 2 * time.Second
 	// resolveEvery is how often names are asked for again. Go's resolver does
 	// not tell the TTL; this is the usual one of cloud load balancers.
@@ -34,6 +34,8 @@ const (
 type resolver struct {
 	lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 	log    *slog.Logger
+	// tenants is Options.Tenants.
+	tenants bool
 
 	mu       sync.Mutex
 	answers  map[string][]netip.Addr // nil: asked, no answer yet
@@ -47,8 +49,9 @@ func newResolver(log *slog.Logger) *resolver {
 	return &resolver{lookup: lookup, log: log, answers: map[string][]netip.Addr{}, failures: map[string]error{}}
 }
 
-// learn asks for the names in s that have no answer yet, and forgets the names
-// that s does not have.
+// learn asks for the names in s that are new, and forgets the names that s does
+// not have. Those that had no answer are asked for again by refresh: a name that
+// is never answered must not hold up every change of others.
 func (r *resolver) learn(ctx context.Context, s *config.Snapshot) {
 	names := domainNames(s)
 	r.mu.Lock()
@@ -58,11 +61,16 @@ func (r *resolver) learn(ctx context.Context, s *config.Snapshot) {
 			delete(r.failures, name)
 		}
 	}
-	names = slices.DeleteFunc(names, func(n string) bool { return r.answers[n] != nil })
+	names = slices.DeleteFunc(names, func(n string) bool {
+		_, asked := r.answers[n]
+		return asked
+	})
 	for _, n := range names {
 		r.answers[n] = nil
 	}
 	r.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
 	r.ask(ctx, names)
 }
 
@@ -74,9 +82,9 @@ func (r *resolver) refresh(ctx context.Context) (changed bool) {
 	return r.ask(ctx, names)
 }
 
+// ask looks names up, some at a time, each for as long as resolveTimeout: a name that
+// nobody answers for takes no time of others.
 func (r *resolver) ask(ctx context.Context, names []string) (changed bool) {
-	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
-	defer cancel()
 	var wg sync.WaitGroup
 	var any atomic.Bool
 	slots := make(chan struct{}, 32) // lookups at a time
@@ -84,6 +92,8 @@ func (r *resolver) ask(ctx context.Context, names []string) (changed bool) {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
+			ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+			defer cancel()
 			addrs, err := r.lookup(ctx, name)
 			if r.keep(name, addrs, err) {
 				any.Store(true)
@@ -101,6 +111,9 @@ func (r *resolver) keep(name string, addrs []netip.Addr, err error) (changed boo
 	}
 	slices.SortFunc(addrs, netip.Addr.Compare)
 	addrs = slices.Compact(addrs)
+	if r.tenants && slices.ContainsFunc(addrs, special) {
+		addrs, err = nil, errors.New("it leads to this machine or its link, where no EndpointSlice may lead")
+	}
 	if err == nil && len(addrs) == 0 {
 		err = errors.New("no address")
 	}
@@ -120,6 +133,12 @@ func (r *resolver) keep(name string, addrs []netip.Addr, err error) (changed boo
 	delete(r.failures, name)
 	r.answers[name] = addrs
 	return !slices.Equal(last, addrs)
+}
+
+// special tells whether an address may be in no EndpointSlice (ValidateEndpointIP of
+// Kubernetes).
+func special(a netip.Addr) bool {
+	return a.IsUnspecified() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsLinkLocalMulticast()
 }
 
 // pending tells whether a name has no answer at all.

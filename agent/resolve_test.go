@@ -5,9 +5,11 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -71,6 +73,75 @@ func TestNamesOfEndpointsBecomeAddresses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestNamesOfTenantsDoNotLeadToTheMachineItself has names that lead where the API
+// server lets no EndpointSlice lead, at once or later.
+func TestNamesOfTenantsDoNotLeadToTheMachineItself(t *testing.T) {
+	for _, bad := range []string{"127.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fe80::1", "0.0.0.0", "::"} {
+		r := newResolver(slog.New(slog.DiscardHandler))
+		dns := names{"good.example.com": {"192.0.2.7"}, "bad.example.com": {"192.0.2.8", bad}}
+		r.lookup, r.tenants = dns.lookup, true
+		s := backendOf("good.example.com", "bad.example.com")
+		r.learn(t.Context(), s)
+		dns["good.example.com"] = []string{bad}
+		r.refresh(t.Context())
+		if diff := cmp.Diff([]string{"192.0.2.7"}, hostsOf(r.apply(s))); diff != "" {
+			t.Errorf("%s: %s", bad, diff)
+		}
+		if len(r.unresolved()) != 2 {
+			t.Errorf("%s: unresolved are %v", bad, r.unresolved())
+		}
+	}
+}
+
+func TestANameWithoutAnAnswerHoldsUpOneSnapshotOnly(t *testing.T) {
+	asked := 0
+	r := newResolver(slog.New(slog.DiscardHandler))
+	r.lookup = func(ctx context.Context, _ string) ([]netip.Addr, error) {
+		asked++
+		return nil, errors.New("no answer")
+	}
+	for range 3 {
+		r.learn(t.Context(), backendOf("db.example.com"))
+	}
+	if asked != 1 {
+		t.Errorf("asked %d times for three snapshots", asked)
+	}
+	if r.refresh(t.Context()); asked != 2 || !r.pending() {
+		t.Errorf("asked %d times, pending %v: it is not asked for again", asked, r.pending())
+	}
+}
+
+// TestNamesThatNobodyAnswersForLeaveTimeToOthers has more of them than are looked
+// up at a time.
+func TestNamesThatNobodyAnswersForLeaveTimeToOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hosts := []string{"db.example.com"}
+		for i := range 100 {
+			hosts = append(hosts, fmt.Sprintf("%d.example.com", i))
+		}
+		dns := names{"db.example.com": {"192.0.2.7"}}
+		r := newResolver(slog.New(slog.DiscardHandler))
+		r.lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			if host != "db.example.com" {
+				<-ctx.Done()
+			}
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			return dns.lookup(ctx, host)
+		}
+		s := backendOf(hosts...)
+		r.learn(t.Context(), s)
+		for i := range 20 {
+			dns["db.example.com"] = []string{fmt.Sprintf("192.0.2.%d", 10+i)}
+			r.refresh(t.Context())
+			if diff := cmp.Diff(dns["db.example.com"], hostsOf(r.apply(s))); diff != "" {
+				t.Fatal(diff)
+			}
+		}
+	})
 }
 
 func TestANameKeepsItsLastAnswerUntilThereIsANewOne(t *testing.T) {

@@ -117,6 +117,7 @@ func clusterAgent(e *env, flags *flag.FlagSet, args []string) error {
 	opts := f.options(log, accessLog)
 	// An address that another node holds now may be this node's in a second.
 	opts.Server.FreeBind = true
+	opts.Tenants = true
 	// Who replaces this pod comes within seconds.
 	opts.Server.Linger = f.drainTimeout / 3
 	opts.Collectors = append(opts.Collectors, holder)
