@@ -34,6 +34,8 @@ type nodes struct {
 	last   time.Time     // of the last change of any Lease
 	clock  time.Duration // time that passed while Leases changed
 	byName map[string]*nodeLease
+	// first is when the last of the Leases that were there at the start was renewed.
+	first time.Time
 }
 
 const (
@@ -42,6 +44,8 @@ const (
 	heartbeat = 2 * time.Second
 	// grace is what a change of a Lease may take to arrive.
 	grace = 5 * time.Second
+	// skew is by how much the clocks of nodes may differ without anything coming of it.
+	skew = time.Minute
 	// forgotten is when the Lease of a node that does not live is deleted.
 	forgotten = time.Hour
 )
@@ -51,6 +55,7 @@ type nodeLease struct {
 	lease   *coordinationv1.Lease
 	changed time.Duration // on the clock
 	node    publication.Node
+	unseen  bool // there at the start, and not seen to change since
 }
 
 // observe takes note of a Lease that changed, or that is gone. It tells whether
@@ -80,7 +85,11 @@ func (n *nodes) observe(l *coordinationv1.Lease, gone bool) (news bool) {
 		delete(n.byName, l.Name)
 		return had != nil
 	}
-	n.byName[l.Name] = &nodeLease{lease: l, changed: n.clock, node: node}
+	atStart := had == nil && n.clock < heartbeat
+	n.byName[l.Name] = &nodeLease{lease: l, changed: n.clock, node: node, unseen: atStart}
+	if atStart && node.Renewed.After(n.first) {
+		n.first = node.Renewed
+	}
 	return had == nil || !sameReport(had.node, node) || !n.lives(had)
 }
 
@@ -91,7 +100,15 @@ func sameReport(a, b publication.Node) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-func (n *nodes) lives(l *nodeLease) bool { return n.clock-l.changed <= l.node.Lasts+grace }
+// lives tells whether a node renewed its Lease lately. At the start that is not known
+// yet: all count but those whose last renewal, by the clocks of the nodes, was long
+// before that of others. They may be gone for an hour, and would get connections.
+func (n *nodes) lives(l *nodeLease) bool {
+	if l.unseen && n.first.Sub(l.node.Renewed) > l.node.Lasts+grace+skew {
+		return false
+	}
+	return n.clock-l.changed <= l.node.Lasts+grace
+}
 
 // live returns the nodes that live, by name.
 func (n *nodes) live() []publication.Node {
@@ -152,12 +169,12 @@ func report(live []publication.Node, published map[string]*published, unpublishe
 	if len(live) == 0 {
 		return nil
 	}
-	serves := live[0].Serves
+	serves, cut := live[0].Serves, false
 	stale := map[string]bool{}
 	failures := map[string]map[string][]string{} // nodes by listener and reason
 	empty := map[string]map[string][]string{}    // nodes by backend and reason
 	for _, n := range live {
-		serves = min(serves, n.Serves)
+		serves, cut = min(serves, n.Serves), cut || n.Cut
 		for gateway := range n.Stale {
 			stale[gateway] = true
 		}
@@ -174,7 +191,10 @@ func report(live []publication.Node, published map[string]*published, unpublishe
 			r.Parts[gateway] = p.hash
 		}
 		for _, l := range p.listeners {
-			r.Listeners[l] = reasonText(failures[l], len(live))
+			// A node that cannot tell of all failures speaks well of nothing.
+			if why := reasonText(failures[l], len(live)); why != "" || !cut {
+				r.Listeners[l] = why
+			}
 		}
 	}
 	for gateway, why := range unpublished {

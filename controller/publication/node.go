@@ -45,6 +45,8 @@ type Node struct {
 	// Empty are the backends that have had no endpoint for this node for some
 	// time, by name, with the reason.
 	Empty map[string]string `json:"empty,omitempty"`
+	// Cut says that Failures and Empty are not all: there are more than fit.
+	Cut bool `json:"cut,omitempty"`
 	// Addresses are those by which others reach the node.
 	Addresses []netip.Addr `json:"addresses,omitempty"`
 	// Held are the addresses of Gateways that this node holds. Unheld are those
@@ -65,7 +67,7 @@ const maxReport = 128 << 10
 func EncodeNode(namespace string, n Node) (*coordinationv1.Lease, error) {
 	text, err := json.Marshal(n)
 	for err == nil && len(text) > maxReport && len(n.Failures)+len(n.Empty) > 0 {
-		n.Failures, n.Empty = half(n.Failures), half(n.Empty)
+		n.Failures, n.Empty, n.Cut = half(n.Failures), half(n.Empty), true
 		text, err = json.Marshal(n)
 	}
 	if err != nil {
