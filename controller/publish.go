@@ -236,8 +236,9 @@ func (p *publisher) put(ctx context.Context, gateway string, part translate.Part
 	}
 	secret, err := publication.Encode(p.namespace, gateway, part.Snapshot)
 	if err != nil {
-		p.refuse(gateway, refusal{hash, err.Error(), true})
-		return nil
+		unfinished := p.withhold(ctx, gateway, part.Snapshot, err)
+		p.refuse(gateway, refusal{hash, err.Error(), unfinished == nil})
+		return unfinished
 	}
 	if err := p.write(ctx, secret, base); err != nil {
 		err = fmt.Errorf("publish Gateway %s in Secret %s/%s: %w", gateway, p.namespace, secret.Name, err)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -56,6 +58,74 @@ func TestAPartThatIsTooLargeIsToldAndWhatWasServedStays(t *testing.T) {
 	}
 	w.must(root.Delete(t.Context(), get(w, "large-1", &gwv1.HTTPRoute{})))
 	w.untilProgrammed("gw")
+}
+
+// TestAPartThatIsTooLargeKeepsNothingThatIsNoLongerGranted takes a ReferenceGrant
+// away that a Gateway uses, which has grown so much that it cannot be published.
+func TestAPartThatIsTooLargeKeepsNothingThatIsNoLongerGranted(t *testing.T) {
+	w := newWorld(t)
+	other := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "other-"}}
+	w.must(root.Create(t.Context(), other))
+	w.must(root.Create(t.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: other.Name, Name: "db"},
+		Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}))
+	grant := &gwv1.ReferenceGrant{ObjectMeta: metav1.ObjectMeta{Namespace: other.Name, Name: "db"}, Spec: gwv1.ReferenceGrantSpec{
+		From: []gwv1.ReferenceGrantFrom{{Group: gwv1.GroupName, Kind: "HTTPRoute", Namespace: gwv1.Namespace(w.ns)}, {Group: gwv1.GroupName, Kind: "TCPRoute", Namespace: gwv1.Namespace(w.ns)}},
+		To:   []gwv1.ReferenceGrantTo{{Kind: "Service"}}}}
+	w.must(root.Create(t.Context(), grant))
+	w.apply(strings.ReplaceAll(webRoute+`
+---
+apiVersion: v1
+kind: Service
+metadata: {namespace: NS, name: web}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {namespace: NS, name: granted}
+spec:
+  parentRefs: [{name: web}]
+  hostnames: [db.example]
+  rules: [{backendRefs: [{name: db, namespace: OTHER, port: 80}, {name: web, port: 80}]}]
+`, "OTHER", other.Name))
+	w.start("a", nil)
+	w.node("n1", "192.0.2.1")
+	w.untilProgrammed("web")
+	for i := range 2 {
+		r := w.largeRoute(fmt.Sprintf("large-%d", i))
+		r.Spec.ParentRefs[0].Name = "web"
+		w.must(root.Create(t.Context(), r))
+	}
+	w.until("the Gateway to be too large", func() string {
+		for _, l := range get(w, "web", &gwv1.Gateway{}).Status.Listeners {
+			if got := message(l.Conditions, "Programmed"); !strings.Contains(got, "split it into several Gateways") {
+				return got
+			}
+		}
+		return ""
+	})
+	if n := w.backends("web"); n != 2 {
+		t.Fatalf("%d backends are published, want 2", n)
+	}
+	w.must(root.Delete(t.Context(), grant))
+	w.until("the backend to be taken out", func() string {
+		if n := w.backends("web"); n != 1 {
+			return fmt.Sprintf("%d backends are published, want 1", n)
+		}
+		return ""
+	})
+	part, err := publication.Decode(w.part("web"))
+	w.must(err)
+	for _, h := range part.Listeners[0].HTTP {
+		if h.Hostname != "db.example" {
+			continue
+		}
+		want := []config.HTTPBackendRef{{BackendRef: config.BackendRef{Weight: 1}}, {BackendRef: config.BackendRef{Backend: w.ns + "/web:80", Weight: 1}}}
+		if diff := cmp.Diff(want, h.Rules[0].Backends); diff != "" {
+			t.Errorf("what is not granted: -want +got:\n%s", diff)
+		}
+		return
+	}
+	t.Error("the route is gone")
 }
 
 // largeRoute is one of 700 KB that cannot be compressed.
