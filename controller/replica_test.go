@@ -51,11 +51,21 @@ func (w *world) startBehindLink(identity string, by *writes) (*runner, *link) {
 
 func (w *world) run(identity string, config *rest.Config, by *writes) *runner {
 	w.Helper()
+	return w.runs(w.controller(identity, config, by))
+}
+
+func (w *world) controller(identity string, config *rest.Config, by *writes) *controller.Controller {
+	w.Helper()
 	if by != nil {
 		by.of(config, identity)
 	}
 	c, err := controller.New(controller.Options{Config: config, Namespace: system, Identity: identity, Log: w.logger(identity)})
 	w.must(err)
+	return c
+}
+
+func (w *world) runs(c *controller.Controller) *runner {
+	w.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(ctx) }()

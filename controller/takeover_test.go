@@ -5,6 +5,8 @@ package controller_test
 import (
 	"fmt"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,6 +44,41 @@ func TestAnotherReplicaTakesOverFromOneThatEnds(t *testing.T) {
 	if got := ws.writers(); !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("writers were %q, want a and then b: %v", got, ws.all())
 	}
+}
+
+// TestAControllerThatStartsKnowsTheNodesBeforeItWrites has it hear late of their
+// Leases: without them Gateways would lose their addresses for a moment.
+func TestAControllerThatStartsKnowsTheNodesBeforeItWrites(t *testing.T) {
+	w := newWorld(t)
+	ws := &writes{}
+	w.apply(webRoute)
+	w.lease("n1", "192.0.2.1", time.Hour)
+	w.lease("n2", "192.0.2.2", time.Hour)
+	config, err := server.ServiceAccount(w.Context(), system, "sluice-controller")
+	w.must(err)
+	c := w.controller("a", config, ws)
+	late := make(chan struct{})
+	c.LeasesLate(late)
+	w.runs(c)
+	come := sync.OnceFunc(func() { close(late) })
+	w.Cleanup(come)
+	w.until("the controller to wait", func() string {
+		if len(ws.all()) == 0 && !strings.Contains(w.log.String(), "waiting for the API server to tell of objects") {
+			return "it does not"
+		}
+		return ""
+	})
+	if got := ws.all(); len(got) > 0 {
+		t.Errorf("it wrote before it knew the nodes: %v", got)
+	}
+	come()
+	w.until("the addresses of the nodes", func() string {
+		var got []string
+		for _, a := range get(w, "web", &gwv1.Gateway{}).Status.Addresses {
+			got = append(got, a.Value)
+		}
+		return cmp.Diff([]string{"192.0.2.1", "192.0.2.2"}, got)
+	})
 }
 
 func TestAnotherReplicaTakesOverFromOneThatIsCutOff(t *testing.T) {

@@ -51,6 +51,9 @@ type watched struct {
 type informer struct {
 	toolscache.SharedIndexInformer
 	version int // index into kind.versions
+	// told has synced when watch.event was told of all that there was: the store is
+	// complete before.
+	told toolscache.ResourceEventHandlerRegistration
 }
 
 func newWatch(c cache.Cache, log *slog.Logger) *watch {
@@ -142,7 +145,7 @@ func (w *watch) bring(ctx context.Context, k *watched, want int) (news bool) {
 	case want >= 0 && want != have && k.next == nil:
 		w.start(ctx, k, want)
 	}
-	if k.next != nil && k.next.HasSynced() {
+	if k.next != nil && k.next.told.HasSynced() {
 		if k.current != nil {
 			w.stop(ctx, k, &k.current)
 		}
@@ -163,12 +166,15 @@ func (w *watch) start(ctx context.Context, k *watched, version int) {
 		k.failing = err.Error()
 		return
 	}
+	told, err := i.AddEventHandler(w.handler(&k.kind))
+	if err != nil {
+		return // the manager ends
+	}
 	k.failing = ""
 	// The store is read as it is, for a copy of all objects at every change
 	// would cost more than all else. The cache of one namespace or of all has
 	// informers of client-go.
-	k.next = &informer{i.(toolscache.SharedIndexInformer), version}
-	_, _ = i.AddEventHandler(w.handler(&k.kind)) // fails only after the stop
+	k.next = &informer{i.(toolscache.SharedIndexInformer), version, told}
 }
 
 func (w *watch) stop(ctx context.Context, k *watched, i **informer) {
