@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller_test
+
+import (
+	"fmt"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/sluice-gateway/sluice/controller/publication"
+)
+
+// TestAGatewayOutlivesTheParametersOfItsClass deletes the GatewayConfig that a Gateway
+// has its address from, and starts a controller that never saw it.
+func TestAGatewayOutlivesTheParametersOfItsClass(t *testing.T) {
+	w := newWorld(t)
+	w.apply(webRoute + `
+---
+apiVersion: sluice.dev/v1alpha1
+kind: GatewayConfig
+metadata: {namespace: NS, name: pool}
+spec: {addresses: {mode: Pool, pools: [198.51.100.0/24]}}
+`)
+	class := &gwv1.GatewayClass{}
+	w.must(root.Get(t.Context(), client.ObjectKey{Name: w.class}, class))
+	namespace := gwv1.Namespace(w.ns)
+	class.Spec.ParametersRef = &gwv1.ParametersReference{Group: "sluice.dev", Kind: "GatewayConfig", Namespace: &namespace, Name: "pool"}
+	w.must(root.Update(t.Context(), class))
+	a := w.start("a", nil)
+	served := func(port uint16) string {
+		s := w.part("web")
+		if s == nil {
+			return "nothing is published"
+		}
+		part, err := publication.Decode(s)
+		w.must(err)
+		if got, want := fmt.Sprint(part.Listeners[0].Port, part.Addresses), fmt.Sprintf("%d [198.51.100.1]", port); got != want {
+			return fmt.Sprintf("published is %s, want %s", got, want)
+		}
+		return ""
+	}
+	w.until("the Gateway to be published", func() string { return served(80) })
+
+	config := &unstructured.Unstructured{}
+	config.SetAPIVersion("sluice.dev/v1alpha1")
+	config.SetKind("GatewayConfig")
+	config.SetNamespace(w.ns)
+	config.SetName("pool")
+	w.must(root.Delete(t.Context(), config))
+	pending := func() string {
+		g := get(w, "web", &gwv1.Gateway{})
+		if lack := condition(g.Status.Conditions, g.Generation, "Accepted", metav1.ConditionUnknown, "Pending"); lack != "" {
+			return lack
+		}
+		return served(uint16(g.Spec.Listeners[0].Port))
+	}
+	w.until("the Gateway to be told", pending)
+	a.stop()
+	w.start("b", nil)
+	g := get(w, "web", &gwv1.Gateway{})
+	g.Spec.Listeners[0].Port = 81
+	w.must(root.Update(t.Context(), g))
+	w.until("the other controller to publish a change", pending)
+}
