@@ -75,8 +75,8 @@ func (c *connection) logRequest(r *http.Request, q *httproute.Served) {
 		slog.String("client", addrPort(c.client.RemoteAddr()).String()),
 		slog.String("listener", q.Listener),
 		slog.String("protocol", r.Proto),
-		slog.String("method", r.Method),
-		slog.String("host", r.Host),
+		slog.String("method", printable(r.Method)), // HTTP/2 has no rules for the two
+		slog.String("host", printable(r.Host)),
 		slog.String("path", r.URL.EscapedPath()),
 		slog.Int("status", q.Status),
 		slog.String("route", q.Route),

@@ -89,7 +89,7 @@ func (s *Server) decide(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	v.given = true
 	c := leg.c
 	name := normalName(hello.ServerName)
-	c.set(func(k *known) { k.sni = name })
+	c.set(func(k *known) { k.sni = printable(name) }) // a name of 16 KiB is no name, and would stay
 	d := c.port.decide(name)
 	v.passthrough, v.http = d.passthrough, d.http
 	switch {

@@ -61,18 +61,16 @@ func printConnections(w io.Writer, raw []byte, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	// The certificates of clients have a column where there are any.
 	known := slices.ContainsFunc(all, func(c terminator.Connection) bool { return c.ClientCertificate != "" })
-	head := "CLIENT\tSNI\tROUTE\tENDPOINT\tUP\tDOWN\tAGE\tTLS\tPATH\tREASON"
-	if known {
-		head += "\tCERTIFICATE"
-	}
-	fmt.Fprintln(t, head)
-	for _, c := range all {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", c.Client, dash(c.SNI), dash(cmp.Or(c.Route, c.Listener)), dash(c.Endpoint),
-			size(c.Up), size(c.Down), age(now.Sub(c.Start)), dash(c.TLSVersion), dash(c.Path), dash(c.Reason))
+	row := func(certificate string, cells ...string) {
 		if known {
-			fmt.Fprintf(t, "\t%s", certificateText(c))
+			cells = append(cells, certificate)
 		}
-		fmt.Fprintln(t)
+		printRow(t, cells)
+	}
+	row("CERTIFICATE", "CLIENT", "SNI", "ROUTE", "ENDPOINT", "UP", "DOWN", "AGE", "TLS", "PATH", "REASON")
+	for _, c := range all {
+		row(certificateText(c), c.Client.String(), dash(c.SNI), dash(cmp.Or(c.Route, c.Listener)), dash(c.Endpoint),
+			size(c.Up), size(c.Down), age(now.Sub(c.Start)), dash(c.TLSVersion), dash(c.Path), dash(c.Reason))
 	}
 	return t.Flush()
 }

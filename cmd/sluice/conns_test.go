@@ -71,6 +71,8 @@ func TestConnsNamesClientsWithCertificates(t *testing.T) {
 				"192.0.2.1:5  -    -      -         1   2     10s  -    -     -       CN=alice\n" +
 				"192.0.2.1:6  -    -      -         1   2     10s  -    -     -       CN=bob (not verified: expired)\n" +
 				"192.0.2.1:7  -    -      -         1   2     10s  -    -     -       -\n"},
+		{`[{"id":1,"client":"192.0.2.1:5","start":"2027-01-01T00:00:00Z","up":1,"down":2,"sni":"\u001b[2J\u0007\tx\ny"}]`,
+			"CLIENT       SNI        ROUTE  ENDPOINT  UP  DOWN  AGE  TLS  PATH  REASON\n192.0.2.1:5  ?[2J? x y  -      -         1   2     10s  -    -     -\n"},
 	} {
 		var out strings.Builder
 		if err := printConnections(&out, []byte(tt.in), now); err != nil || out.String() != tt.want {

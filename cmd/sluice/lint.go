@@ -89,7 +89,7 @@ func (s *screen) findings(all []lints.Finding) {
 // block prints text that is to be copied: indented, and never folded.
 func (s *screen) block(text string) {
 	for line := range strings.Lines(text) {
-		fmt.Fprint(s.w, "    ", line)
+		fmt.Fprintf(s.w, "    %s\n", oneLine(strings.TrimSuffix(line, "\n")))
 	}
 }
 

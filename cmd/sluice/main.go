@@ -113,7 +113,7 @@ func (c command) start(e *env, name string, args []string) int {
 		fmt.Fprintf(e.stderr, "%s %s: %s (see %s %s -h)\n", name, c.name, wrongUsage, name, c.name)
 		return 2
 	}
-	fmt.Fprintf(e.stderr, "%s %s: %s\n", name, c.name, err)
+	fmt.Fprintf(e.stderr, "%s %s: %s\n", name, c.name, plain(err.Error(), ""))
 	return 1
 }
 

@@ -184,11 +184,11 @@ func (s *screen) probed(p *probed) {
 		if len(c.DNSNames) > 0 {
 			names = ", for " + shorten(c.DNSNames)
 		}
-		row(name, "", "%s (%s)%s, expires %s", c.Subject, c.KeyType, names, expiry(c.NotAfter, s.now))
+		row(name, "", "%s (%s)%s, expires %s", oneLine(c.Subject), c.KeyType, oneLine(names), expiry(c.NotAfter, s.now))
 	}
 	switch {
 	case p.Failed == "verify":
-		row("verify", "", "no: %s", p.Problem)
+		row("verify", "", "no: %s", oneLine(p.Problem)) // it names the certificate's names
 	case p.Failed != "":
 		row(p.Failed, "", "failed: %s", p.Problem)
 	default:

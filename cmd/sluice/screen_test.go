@@ -9,10 +9,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sluice-gateway/sluice/agent"
+	lints "github.com/sluice-gateway/sluice/controller/lint"
 )
 
 // TestTheScreenShowsWhatIsNotServedToo prints the status of a gateway with
@@ -119,5 +121,27 @@ a/people (client_ca)  RSA 2048  CN=people-ca  DATE
 `
 	if got := shown(v, 80, "PORT"); !strings.Contains(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// Names in files and in certificates are whatever somebody likes, and what a node
+// says is, too: they do nothing to a terminal and look like no line of their own.
+func TestTheScreenTakesNoOrdersFromNames(t *testing.T) {
+	const name = "\x1b]0;x\x07\u009b31m\r\u202e\tb\nverify   ok"
+	var b bytes.Buffer
+	s := screen{&b, time.Now(), 0}
+	s.line("  ", "line %s", name)
+	s.list("LIST", []string{name})
+	s.block("key: " + name + "\n")
+	table := s.table("A", "B")
+	table.heading(name)
+	table.row(name, "b")
+	table.print()
+	s.findings([]lints.Finding{{File: name, Message: name, Rule: "rule"}})
+	s.probed(&probed{Version: "TLS 1.3", ALPN: name, SNI: name, Certificates: []agent.CertificateStatus{{Subject: name, DNSNames: []string{name}}}, Failed: "verify", Problem: name})
+	for line := range strings.Lines(b.String()) {
+		if i := strings.IndexFunc(strings.TrimSuffix(line, "\n"), func(r rune) bool { return !unicode.IsGraphic(r) }); i >= 0 || strings.HasPrefix(line, "verify   ok") {
+			t.Errorf("%q", line)
+		}
 	}
 }

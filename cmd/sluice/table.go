@@ -5,9 +5,11 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,10 +27,34 @@ func terminalWidth(w any) int {
 	return int(size.Col)
 }
 
+// oneLine takes what a terminal would act upon out of text: names in files and in
+// certificates, and what clients and nodes send, are whatever somebody likes.
+func oneLine(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n', r == '\t':
+			return ' '
+		case !unicode.IsGraphic(r):
+			return '?'
+		}
+		return r
+	}, text)
+}
+
+// plain is oneLine for text of several lines, which stay; all but the first get an
+// indent.
+func plain(text, indent string) string {
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = oneLine(lines[i])
+	}
+	return strings.Join(lines, "\n"+indent)
+}
+
 // line prints text, folded between words where the terminal is narrower. What
 // follows the first line is indented.
 func (s *screen) line(indent, format string, args ...any) {
-	text := indent + fmt.Sprintf(format, args...)
+	text := indent + plain(fmt.Sprintf(format, args...), indent+"  ")
 	for i := 0; s.width > 0 && len(text) > s.width; i++ {
 		cut := strings.LastIndexByte(text[:s.width+1], ' ')
 		if cut <= len(indent)+2 {
@@ -68,11 +94,20 @@ func (s *screen) table(titles ...string) *table {
 }
 
 func (t *table) row(cells ...string) {
-	fmt.Fprintln(t.aligned, strings.Join(cells, "\t"))
+	printRow(t.aligned, cells)
 	t.n++
 }
 
-func (t *table) heading(text string) { t.headings[t.n] += text + "\n" }
+// printRow prints cells for a tabwriter.
+func printRow(w io.Writer, cells []string) {
+	clean := make([]string, len(cells))
+	for i, c := range cells {
+		clean[i] = oneLine(c)
+	}
+	fmt.Fprintln(w, strings.Join(clean, "\t"))
+}
+
+func (t *table) heading(text string) { t.headings[t.n] += oneLine(text) + "\n" }
 
 // print prints the table, if there is more than titles.
 func (t *table) print() {
