@@ -66,7 +66,7 @@ func (x *exchange) forward() {
 	defer h.release(x.pool)
 	x.body = &clientBody{ReadCloser: r.Body, read: &w.up}
 	x.body.complete.Store(r.ContentLength == 0)
-	x.out = &response{ResponseWriter: w, body: x.body, http1: r.ProtoMajor == 1}
+	x.out = &response{ResponseWriter: w, body: x.body, http1: r.ProtoMajor == 1, http10: !r.ProtoAtLeast(1, 1)}
 
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
@@ -89,7 +89,7 @@ func (x *exchange) forward() {
 	}})
 	out := r.WithContext(ctx)
 	out.Body = x.body
-	if up := r.Header.Get("Upgrade"); up != "" && !strings.EqualFold(up, "websocket") {
+	if up := r.Header.Get("Upgrade"); up != "" && (!strings.EqualFold(up, "websocket") || !r.ProtoAtLeast(1, 1)) {
 		out.Header = r.Header.Clone()
 		out.Header.Del("Upgrade")
 	}
@@ -143,6 +143,7 @@ func (x *exchange) rewrite(p *httputil.ProxyRequest) {
 	x.rec.RequestID = uuid.NewString()
 	out.Header.Set("X-Request-Id", x.rec.RequestID)
 	out.Header.Del("X-Envoy-Internal")
+	out.Header.Del("X-Forwarded-Client-Cert") // only whoever verified it may say who the client is
 
 	if rw := x.rule.URLRewrite; rw != nil {
 		if rw.Hostname != "" {

@@ -24,7 +24,8 @@ func hostname(hostport string) string {
 // section 5.2.4), so that rules see the path that the backend will act upon.
 //
 // It reports false for targets on whose meaning backends disagree: those that
-// are no path, and paths with more dot segments behind encoded slashes.
+// are no path, and paths with more dot segments behind encoded slashes, between
+// backslashes (Windows) or with parameters ("/..;x/": servlets drop ";x" first).
 func normalized(u *url.URL) (url.URL, bool) {
 	out := *u
 	if u.Opaque != "" {
@@ -33,11 +34,17 @@ func normalized(u *url.URL) (url.URL, bool) {
 	if u.Path == "" {
 		out.Path = "/" // absolute form, as in "GET http://example.com"
 	}
-	if !strings.Contains(u.Path, "/.") {
+	// HTTP/2 lets spaces in; on the request line of HTTP/1 they would end the target.
+	out.RawQuery = strings.ReplaceAll(u.RawQuery, " ", "%20")
+	if !strings.Contains(u.Path, "/.") && !strings.Contains(u.Path, `\.`) {
 		return out, true
 	}
 	setPath(&out, resolveDots(u.EscapedPath()))
-	return out, !slices.ContainsFunc(strings.Split(out.Path, "/"), isDots)
+	segments := strings.FieldsFunc(out.Path, func(r rune) bool { return r == '/' || r == '\\' })
+	return out, !slices.ContainsFunc(segments, func(s string) bool {
+		s, _, _ = strings.Cut(s, ";")
+		return isDots(s)
+	})
 }
 
 func isDots(segment string) bool { return segment == "." || segment == ".." }

@@ -15,15 +15,19 @@ import (
 // response passes a backend's response on as it is.
 type response struct {
 	http.ResponseWriter
-	body  *clientBody // of the request
-	http1 bool
-	sent  atomic.Bool // the final header
+	body   *clientBody // of the request
+	http1  bool
+	http10 bool        // and no later one
+	sent   atomic.Bool // the final header
 }
 
 // Unwrap serves http.ResponseController.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *response) WriteHeader(code int) {
+	if code < 200 && w.http10 {
+		return // HTTP/1.0 has none of these: it would be taken for the response
+	}
 	if code >= 200 {
 		// net/http would guess a type that the backend did not give.
 		h := w.Header()

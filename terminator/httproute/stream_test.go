@@ -223,6 +223,11 @@ func TestEarlyHintsArePassedOn(t *testing.T) {
 			t.Errorf("hints %q, status %d, header %v", hints, res.StatusCode, res.Header)
 		}
 	})
+	// RFC 9110 section 15.2: a client of HTTP/1.0 would take them for the response,
+	// and the response for its body.
+	if got := raw(t, g, "GET / HTTP/1.0\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.0 204 ") {
+		t.Errorf("HTTP/1.0 gets %q", got)
+	}
 }
 
 func TestTimeoutEndsAnExchangeWithAStalledClient(t *testing.T) {

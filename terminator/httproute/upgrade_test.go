@@ -140,6 +140,10 @@ func TestOnlyWebSocketUpgrades(t *testing.T) {
 			t.Errorf("Upgrade: %s: status %d, want %d", upgrade, res.StatusCode, want)
 		}
 	}
+	// RFC 9110 section 7.8: HTTP/1.0 has no upgrades.
+	if got := raw(t, g, "GET / HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.0 200 ") {
+		t.Errorf("with HTTP/1.0: %q", got)
+	}
 }
 
 // Nobody asked for an upgrade, and the backend upgrades: what follows would be
