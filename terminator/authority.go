@@ -86,6 +86,45 @@ func (l *listener) askClients(c *tls.Config) {
 	}
 }
 
+// required is listener.clients.
+func (st *state) required(v *config.ClientValidation) string {
+	if v.Optional {
+		return ""
+	}
+	h := sha256.New()
+	st.identify(h, v.Authorities)
+	return string(h.Sum(nil))
+}
+
+// passes tells whether the client would pass a listener's check that its handshake,
+// under another snapshot, did not have. Requests are of the present snapshot, and a
+// connection that carries them may last for as long as its client likes.
+func (c *connection) passes(l *listener, cs *tls.ConnectionState) bool {
+	if l.clients == "" || l.clients == c.listener.clients {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	shown := c.known.certificate
+	if shown == nil || l.clientCAs == nil {
+		return false
+	}
+	if shown.passed != l.clients && l.verify(cs.PeerCertificates) == nil {
+		shown.passed = l.clients
+	}
+	return shown.passed == l.clients
+}
+
+// verify checks the certificate of a client.
+func (l *listener) verify(chain []*x509.Certificate) error {
+	opts := x509.VerifyOptions{Roots: l.clientCAs, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	for _, c := range chain[1:] {
+		opts.Intermediates.AddCert(c)
+	}
+	_, err := chain[0].Verify(opts)
+	return err
+}
+
 // clientCertificate describes the certificate of a client, with why it does not
 // verify where the client is served all the same. It is nil when there is none.
 func (l *listener) clientCertificate(cs *tls.ConnectionState) *shown {
@@ -97,11 +136,7 @@ func (l *listener) clientCertificate(cs *tls.ConnectionState) *shown {
 	if len(cs.VerifiedChains) > 0 {
 		return s
 	}
-	opts := x509.VerifyOptions{Roots: l.clientCAs, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
-	for _, c := range cs.PeerCertificates[1:] {
-		opts.Intermediates.AddCert(c)
-	}
-	if _, err := leaf.Verify(opts); err != nil {
+	if err := l.verify(cs.PeerCertificates); err != nil {
 		s.problem = printable(err.Error())
 	}
 	return s

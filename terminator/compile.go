@@ -61,6 +61,7 @@ type listener struct {
 	// shown is the certificate for backends that ask for one, or nil.
 	shown     *certificate
 	clientCAs *x509.CertPool // nil where clients are not asked
+	clients   string         // identifies the CAs of what they must show; "" for nothing
 	chooser   *chooser
 	forL4     *tls.Config
 	forHTTP   *tls.Config
@@ -233,6 +234,7 @@ func (s *Server) compileTLS(st *state, l *listener, problems map[string]error) {
 	}
 	l.partial = errors.Join(append(errs, l.partial)...)
 	if v := l.config.TLS.ClientValidation; v != nil {
+		l.clients = st.required(v)
 		if l.clientCAs, l.err = st.pool(v.Authorities); l.err != nil {
 			return
 		}

@@ -84,7 +84,10 @@ type known struct {
 }
 
 // shown is a client's certificate: its name, and why it does not verify.
-type shown struct{ name, problem string }
+type shown struct {
+	name, problem string
+	passed        string // listener.clients of a later snapshot that it passes
+}
 
 // connection is the life of one accepted connection.
 type connection struct {

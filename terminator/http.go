@@ -138,7 +138,7 @@ func (s *Server) httpListener(r *http.Request, host string) httproute.Listener {
 	}
 	return httproute.Listener{
 		Name: mine.config.Name, Hosts: mine.config.HTTP, Port: mine.config.Port,
-		Misdirected: l != nil && l.config.Name != mine.config.Name, Certificate: mine.config.BackendCertificate,
+		Misdirected: l != nil && l.config.Name != mine.config.Name, Unverified: !c.passes(mine, r.TLS), Certificate: mine.config.BackendCertificate,
 	}
 }
 

@@ -26,15 +26,16 @@ func TestBackendSeesTheRequestAsSentAndWhoSentIt(t *testing.T) {
 	g := start(t, state{hosts: to(), endpoints: map[string]string{"a": echoBackend(t, "a")}})
 	each(t, g, func(t *testing.T, c *http.Client, url string) {
 		header := http.Header{
-			"User-Agent":        {"curl/7.68.0"},
-			"Accept-Encoding":   {"identity"},
-			"X-Twice":           {"1", "2"},
-			"X-Forwarded-For":   {"192.0.2.7"},
-			"X-Forwarded-Proto": {"gopher"},
-			"X-Forwarded-Host":  {"evil.example"},
-			"Forwarded":         {"for=192.0.2.7"},
-			"X-Envoy-Internal":  {"true"},
-			"X-Request-Id":      {"mine"},
+			"User-Agent":              {"curl/7.68.0"},
+			"Accept-Encoding":         {"identity"},
+			"X-Twice":                 {"1", "2"},
+			"X-Forwarded-For":         {"192.0.2.7"},
+			"X-Forwarded-Proto":       {"gopher"},
+			"X-Forwarded-Host":        {"evil.example"},
+			"X-Forwarded-Client-Cert": {`Subject="CN=admin";URI=spiffe://example/admin`},
+			"Forwarded":               {"for=192.0.2.7"},
+			"X-Envoy-Internal":        {"true"},
+			"X-Request-Id":            {"mine"},
 		}
 		res, body := request(t, c, "PUT", url+"/a//b%2Fc;d?x=1;y=%zz&&z", "www.example.com:8443", header, strings.NewReader("hello"))
 		got := seen(t, body)
@@ -91,6 +92,17 @@ func TestHostHeaderBesideAuthorityIsDropped(t *testing.T) {
 	})
 	if got := seen(t, frames); got.Host != "example.com" {
 		t.Errorf("backend saw host %q", got.Host)
+	}
+}
+
+// A space ends the target on the request line of HTTP/1, which the backend speaks.
+func TestSpacesInAQueryStayInTheTarget(t *testing.T) {
+	g := start(t, state{hosts: to(), endpoints: map[string]string{"a": echoBackend(t, "a")}})
+	frames := http2Request(t, g, [][2]string{
+		{":method", "GET"}, {":scheme", "https"}, {":path", "/a b?c d HTTP/1.0"}, {":authority", "example.com"},
+	})
+	if got := seen(t, frames); got.URI != "/a%20b?c%20d%20HTTP/1.0" || got.Proto != "HTTP/1.1" {
+		t.Errorf("backend saw %q of %s", got.URI, got.Proto)
 	}
 }
 
@@ -323,9 +335,13 @@ func TestMisdirectedAndUnclearRequests(t *testing.T) {
 	g.Listener = func(r *http.Request, host string) Listener {
 		l := plain(r, host)
 		l.Misdirected = r.TLS != nil && host != "mine.example"
+		l.Unverified = r.Header.Get("Cookie") == "stranger"
 		return l
 	}
 	c := g.tls.Client()
+	if res, _ := request(t, c, "GET", g.tls.URL, "mine.example", http.Header{"Cookie": {"stranger"}}, nil); res.StatusCode != 421 {
+		t.Errorf("a client without a certificate that is asked for now: status %d", res.StatusCode)
+	}
 	for host, want := range map[string]int{"mine.example": 200, "Mine.Example.:443": 200, "other.example": 421} {
 		if res, _ := request(t, c, "GET", g.tls.URL, host, nil, nil); res.StatusCode != want {
 			t.Errorf("host %s: status %d, want %d", host, res.StatusCode, want)

@@ -10,8 +10,9 @@
 // Towards the backend it speaks of the client as Envoy does at an edge:
 // X-Forwarded-For is appended to, X-Forwarded-Proto and
 // X-Envoy-External-Address are set, X-Request-Id is always a new UUIDv4 (a
-// client's own is not trusted), and Forwarded, X-Forwarded-Host and
-// X-Envoy-Internal of the client are dropped. Host is passed on.
+// client's own is not trusted), and Forwarded, X-Forwarded-Host,
+// X-Forwarded-Client-Cert and X-Envoy-Internal of the client are dropped. Host
+// is passed on.
 //
 // What it does not do: retries, mirroring, CORS, tunnels by CONNECT, and
 // upgrades to anything but WebSocket (an upgrade to h2c would carry requests
@@ -49,6 +50,10 @@ type Listener struct {
 	// client gets 421 and is expected to come again on a new connection
 	// (RFC 9110 section 15.5.20).
 	Misdirected bool
+	// Unverified says that the listener asks clients for a certificate by now, or by
+	// other CAs, and that the connection's client has shown none that would do. It
+	// gets 421, too, and the connection ends.
+	Unverified bool
 	// Certificate is what backends are shown (config.Listener.BackendCertificate).
 	Certificate string
 }
@@ -163,6 +168,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w = rec
 	if l.Misdirected {
 		http.Error(w, "the host of this request belongs to another listener", http.StatusMisdirectedRequest)
+		return
+	}
+	if l.Unverified {
+		w.Header().Set("Connection", "close") // with HTTP/2 a GOAWAY
+		http.Error(w, "the listener asks for a client certificate that this connection began without", http.StatusMisdirectedRequest)
 		return
 	}
 	if r.Method == http.MethodConnect {
