@@ -72,7 +72,7 @@ type Server struct {
 	FreeBind bool
 	// MaxConnections limits the client connections of each listener that has no
 	// limit of its own. Default 50,000. All listeners together have half of the
-	// descriptors that the process may open.
+	// descriptors that the process may open, and so have connections to HTTP backends.
 	MaxConnections int
 
 	// Log takes what an operator must know. Default slog.Default.
@@ -99,6 +99,8 @@ type Server struct {
 	killNow  context.CancelFunc
 	conns    registry
 	snapshot atomic.Pointer[state]
+
+	upstreams chan struct{} // a token for each connection to an HTTP backend
 
 	mu        sync.Mutex // Apply, Run
 	sockets   map[socketKey]*socket
@@ -145,6 +147,7 @@ func (s *Server) init() {
 		s.turns.all = loop.Processors()
 		s.turns.free = s.turns.all
 		s.slots = make(chan struct{}, connectionBudget())
+		s.upstreams = make(chan struct{}, cap(s.slots))
 		s.kill, s.killNow = context.WithCancel(context.Background())
 		s.conns.live = map[uint64]*connection{}
 		s.sockets = map[socketKey]*socket{}

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net"
 
-	"github.com/sluice-gateway/sluice/terminator/balance"
 	"github.com/sluice-gateway/sluice/terminator/httproute"
 )
 
@@ -45,9 +44,17 @@ func (s *Server) dialHTTP(ctx context.Context, to httproute.Upstream) (net.Conn,
 	if o := st.origins[to.Backend]; o != nil {
 		d = o.over(d, st.certificates[to.Certificate], protocol)
 	}
+	if !s.takeUpstream() {
+		return nil, fmt.Errorf("backend %s: %w: this node has no descriptor to spare for another HTTP connection", b.Name, httproute.ErrNoEndpoint)
+	}
 	conn, e, err := s.dialBackend(ctx, b, d)
 	if err != nil {
+		s.giveUpstream()
 		return nil, err
+	}
+	closed := func() {
+		e.Release()
+		s.giveUpstream()
 	}
 	if k, ok := conn.(interface {
 		SetKeepAliveConfig(net.KeepAliveConfig) error
@@ -56,9 +63,9 @@ func (s *Server) dialHTTP(ctx context.Context, to httproute.Upstream) (net.Conn,
 	}
 	leg, secure := conn.(*tlsLeg)
 	if !secure {
-		return &pooled{TCPConn: conn.(*net.TCPConn), endpoint: e}, nil
+		return &pooled{TCPConn: conn.(*net.TCPConn), closed: closed}, nil
 	}
-	leg.wire.closed = e.Release
+	leg.wire.closed = closed
 	if protocol != "h2" {
 		return &pooledTLS{Conn: leg.conn, wire: leg.wire}, nil
 	}
@@ -69,11 +76,34 @@ func (s *Server) dialHTTP(ctx context.Context, to httproute.Upstream) (net.Conn,
 	return leg.conn, nil
 }
 
+// takeUpstream takes the room of a connection to an HTTP backend. A client of HTTP/2
+// has hundreds of requests on one connection, and each may need one to a backend: a
+// few such clients would have all descriptors of the process. Where there is no room
+// the idle ones are closed.
+func (s *Server) takeUpstream() bool {
+	if s.tryUpstream() {
+		return true
+	}
+	s.http.Retain(func(string) bool { return false })
+	return s.tryUpstream()
+}
+
+func (s *Server) tryUpstream() bool {
+	select {
+	case s.upstreams <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (s *Server) giveUpstream() { <-s.upstreams }
+
 // pooled is a backend connection of HTTP. Close resets it unless CloseWrite
 // was called: that is how a backend learns that a tunnel broke.
 type pooled struct {
 	*net.TCPConn
-	endpoint *balance.Endpoint
+	closed func() // called by the first Close
 }
 
 func (p *pooled) CloseWrite() error {
@@ -84,7 +114,7 @@ func (p *pooled) CloseWrite() error {
 func (p *pooled) Close() error {
 	err := p.TCPConn.Close()
 	if !errors.Is(err, net.ErrClosed) {
-		p.endpoint.Release()
+		p.closed()
 	}
 	return err
 }
