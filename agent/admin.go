@@ -38,7 +38,7 @@ func listenAdmin(path string) (net.Listener, error) {
 		return nil, fmt.Errorf("admin socket %s: %s; choose another path with -admin", path, err)
 	}
 	defer d.Close()
-	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil {
+	if err := lockDirectory(d); err != nil {
 		return nil, fmt.Errorf("admin socket %s: lock its directory: %s", path, err)
 	}
 
@@ -66,6 +66,23 @@ func listenAdmin(path string) (net.Listener, error) {
 		return nil, fmt.Errorf("admin socket %s: %s; choose another path with -admin", path, errno(err))
 	}
 	return l, nil
+}
+
+// lockPatience is longer than any agent holds the lock.
+const lockPatience = 5 * time.Second
+
+// lockDirectory waits for the lock no longer than agents hold it: to read the
+// directory is enough to lock it, so any user could keep a gateway from starting.
+func lockDirectory(d *os.File) error {
+	for end := time.Now().Add(lockPatience); ; time.Sleep(10 * time.Millisecond) {
+		err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			return err
+		case time.Now().After(end):
+			return nil
+		}
+	}
 }
 
 // socketPath refuses what the kernel would call an invalid argument: the path

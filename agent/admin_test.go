@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestTheAdminSocketIsForItsOwnerOnly(t *testing.T) {
@@ -43,6 +45,24 @@ func TestASocketThatAKilledAgentLeftIsReplaced(t *testing.T) {
 	if _, err := os.Lstat(path); !os.IsNotExist(err) {
 		t.Errorf("the socket is left behind: %v", err)
 	}
+}
+
+// Any user may lock a directory that it may read.
+func TestALockOnTheDirectoryKeepsNoAgentFromStarting(t *testing.T) {
+	dir := t.TempDir()
+	d, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	l, err := listenAdmin(filepath.Join(dir, "admin.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
 }
 
 func TestTheAdminSocketTakesNothingFromAnybody(t *testing.T) {

@@ -10,7 +10,10 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-gateway/sluice/agent/handover"
 )
@@ -36,6 +39,9 @@ func ask(path string) (*handover.Offer, error) {
 	fail := func(err error) (*handover.Offer, error) {
 		conn.Close()
 		return nil, fmt.Errorf("take over from the agent at %s: %w; end it, or choose another path with -admin", path, err)
+	}
+	if err := ofThisUser(conn); err != nil {
+		return fail(err)
 	}
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 	r, err := http.NewRequest(http.MethodGet, "http://agent/handover", http.NoBody)
@@ -65,6 +71,24 @@ func ask(path string) (*handover.Offer, error) {
 		return fail(err)
 	}
 	return offer, nil
+}
+
+// ofThisUser refuses an agent of another user but root: where anybody may put a
+// socket, as below /tmp, it would go on listening on what it hands over.
+func ofThisUser(conn *net.UnixConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var peer *unix.Ucred
+	cerr := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err := errors.Join(cerr, err); err != nil {
+		return err
+	}
+	if peer.Uid != 0 && int(peer.Uid) != os.Geteuid() {
+		return fmt.Errorf("it is one of user %d", peer.Uid)
+	}
+	return nil
 }
 
 // inherit takes what fits of the sockets of the agent before this one.

@@ -9,8 +9,12 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-gateway/sluice/agent/config"
 	"github.com/sluice-gateway/sluice/terminator"
@@ -177,4 +181,36 @@ func echo(c net.Conn) error {
 	}
 	_, err := io.ReadFull(c, make([]byte, 5))
 	return err
+}
+
+// Who may write to the folder of the socket can put one there, and would keep what it
+// hands over.
+func TestNothingIsTakenOverFromAnotherUser(t *testing.T) {
+	needRoot(t)
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		t.Fatal(err)
+	}
+	const stranger = 12345
+	asStranger := make(chan error)
+	go func() {
+		runtime.LockOSThread() // the thread ends with the goroutine
+		// The system call: functions of that name change all threads.
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), stranger, ^uintptr(0)); errno != 0 {
+			asStranger <- errno
+			return
+		}
+		asStranger <- unix.Listen(fd, 1)
+	}()
+	if err := <-asStranger; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ask(path); err == nil || !strings.Contains(err.Error(), "user 12345") {
+		t.Errorf("asked: %v", err)
+	}
 }
