@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -186,7 +187,9 @@ func echo(c net.Conn) error {
 // Who may write to the folder of the socket can put one there, and would keep what it
 // hands over.
 func TestNothingIsTakenOverFromAnotherUser(t *testing.T) {
-	needRoot(t)
+	if os.Geteuid() != 0 {
+		t.Skip("only root can be another user")
+	}
 	path := filepath.Join(t.TempDir(), "admin.sock")
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

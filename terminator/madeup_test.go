@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/net/http2"
+	h2 "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
 
@@ -49,9 +49,9 @@ func TestHostsThatClientsMakeUpAreFitForATerminal(t *testing.T) {
 	for _, h := range [][2]string{{":method", "GET\u009b"}, {":scheme", "https"}, {":path", "/"}, {":authority", "x\u009b31m.example"}} {
 		_ = enc.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]})
 	}
-	f := http2.NewFramer(conn, conn)
-	_, err := io.WriteString(conn, http2.ClientPreface)
-	if err := errors.Join(err, f.WriteSettings(), f.WriteHeaders(http2.HeadersFrameParam{
+	f := h2.NewFramer(conn, conn)
+	_, err := io.WriteString(conn, h2.ClientPreface)
+	if err := errors.Join(err, f.WriteSettings(), f.WriteHeaders(h2.HeadersFrameParam{
 		StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})); err != nil {
 		t.Fatal(err)
 	}

@@ -22,10 +22,14 @@ func TestRequestsLeaveDescriptorsToOthers(t *testing.T) {
 	answer := make(chan struct{})
 	var waiting atomic.Int64
 	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		waiting.Add(1)
-		<-answer
+		if r.URL.Path == "/wait" {
+			waiting.Add(1)
+			<-answer
+		}
 	}))
 	defer slow.Close()
+	answerAll := sync.OnceFunc(func() { close(answer) })
+	defer answerAll()
 	snap := simple(port, certificateFor(t, "c", "a.example"), backend(t, echo))
 	snap.Listeners[0].Protocol, snap.Listeners[0].TLS = config.TCP, nil
 	snap.Listeners = append(snap.Listeners, config.Listener{Name: "web", Hostname: "a.example", Addresses: loopback, Port: secure, Protocol: config.HTTPS,
@@ -39,9 +43,11 @@ func TestRequestsLeaveDescriptorsToOthers(t *testing.T) {
 	var refused, served atomic.Int64
 	for range clients {
 		c := browser(t, plain, secure, true)
+		c.Timeout = 0
+		get(t, c, "https://a.example/") // on the connection that the others have
 		for range each {
 			wg.Go(func() {
-				resp, err := c.Get("https://a.example/")
+				resp, err := c.Get("https://a.example/wait")
 				switch {
 				case err != nil:
 					t.Error(err)
@@ -71,7 +77,7 @@ func TestRequestsLeaveDescriptorsToOthers(t *testing.T) {
 	if _, err := io.ReadFull(conn, make([]byte, 5)); err != nil {
 		t.Errorf("another listener does not serve: %v", err)
 	}
-	close(answer)
+	answerAll()
 	wg.Wait()
 	if served.Load() == 0 {
 		t.Error("no request was served")
