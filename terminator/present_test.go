@@ -76,7 +76,7 @@ func TestRequestsMustPassThePresentCheckOfClients(t *testing.T) {
 						GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }}), "GET", "https://a.example/", nil)
 					got, err := reply(c, req)
 					if err != nil || got != tt.want || !reused {
-						t.Errorf("got %q, %v, on the same connection: %v; want %q", got, err, reused, tt.want)
+						t.Fatalf("got %q, %v, on the same connection: %v; want %q", got, err, reused, tt.want)
 					}
 					if tt.want == refused {
 						break // and the connection has ended

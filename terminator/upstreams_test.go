@@ -51,13 +51,15 @@ func TestRequestsLeaveDescriptorsToOthers(t *testing.T) {
 				switch {
 				case err != nil:
 					t.Error(err)
-					return
-				case resp.StatusCode == http.StatusServiceUnavailable:
 					refused.Add(1)
+					return
 				case resp.StatusCode == http.StatusOK:
 					served.Add(1)
-				default:
+				case resp.StatusCode != http.StatusServiceUnavailable:
 					t.Errorf("status %d", resp.StatusCode)
+					fallthrough
+				default:
+					refused.Add(1)
 				}
 				_, _ = io.Copy(io.Discard, resp.Body)
 				resp.Body.Close()
