@@ -51,7 +51,7 @@ func Select(s config.Service, in []*discoveryv1.EndpointSlice, at Place) (usable
 			c := candidate{config.Endpoint{Host: host, Port: number}, e}
 			isReady := deref(e.Conditions.Ready, true)
 			switch {
-			case !isReady && !(deref(e.Conditions.Serving, false) && deref(e.Conditions.Terminating, false)):
+			case !isReady && (!deref(e.Conditions.Serving, false) || !deref(e.Conditions.Terminating, false)):
 				unready++
 			case s.Local && at.Node != "" && deref(e.NodeName, "") != at.Node:
 				elsewhere = true
