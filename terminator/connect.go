@@ -22,20 +22,6 @@ const maxCostly = 3
 
 type dial func(ctx context.Context, network, address string) (net.Conn, error)
 
-// uninterrupted is a dial that only the deadline of its context ends, which the
-// poller watches. For its end as well net.Dialer would start a goroutine, which costs
-// each connection a twentieth of all its processor time.
-func uninterrupted(d dial) dial {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		return d(deadline{ctx}, network, address)
-	}
-}
-
-type deadline struct{ context.Context }
-
-func (deadline) Done() <-chan struct{} { return nil }
-func (deadline) Err() error            { return nil }
-
 // connect gives a connection its backend leg: one endpoint after the other.
 // end is empty on success, and the caller releases the endpoint then.
 func (s *Server) connect(c *connection, route string, b *balance.Backend, d dial) (relay.Leg, *balance.Endpoint, relay.End, error) {

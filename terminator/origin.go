@@ -191,7 +191,7 @@ func (c *connection) secure(b *balance.Backend, otherwise dial, protocol string)
 		return otherwise
 	}
 	if o := c.listener.origins[b.Name]; o != nil {
-		return o.over(c.s.plain, c.listener.shown, protocol)
+		return o.over(c.s.plain.DialContext, c.listener.shown, protocol)
 	}
 	return otherwise
 }

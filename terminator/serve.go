@@ -45,7 +45,7 @@ func (s *Server) serve(c *connection) {
 			return
 		}
 		b := balance.Choose(r.refs)
-		s.carryTCP(c, r.name, b, nil, c.secure(b, s.plain, ""))
+		s.carryTCP(c, r.name, b, nil, c.secure(b, s.plain.DialContext, ""))
 	default:
 		s.serveHTTP(c)
 	}
@@ -189,7 +189,7 @@ func (s *Server) handshake(c *connection) {
 		c.reset(v.end)
 	case v.passthrough:
 		_ = c.client.SetDeadline(time.Time{})
-		s.carryTCP(c, v.route, v.backend, leg.Replay(), s.plain)
+		s.carryTCP(c, v.route, v.backend, leg.Replay(), s.plain.DialContext)
 	case err != nil:
 		s.Metrics.handshake(c, nil, err)
 		c.finishHandshake(leg, err)
@@ -269,7 +269,7 @@ func (s *Server) carryTLS(c *connection, route string, to *balance.Backend, clie
 		}
 		c.finish(end, err)
 	}
-	backend, endpoint, end, err := s.connect(c, route, to, c.secure(to, s.dial, protocol))
+	backend, endpoint, end, err := s.connect(c, route, to, c.secure(to, s.Dial, protocol))
 	if end != "" {
 		relay.Abort(c.client)
 		over(end, err)

@@ -84,8 +84,7 @@ type Server struct {
 	Metrics *Metrics
 
 	once     sync.Once
-	dial     dial // Dial, or plain
-	plain    dial // of legs that are never spliced
+	plain    *net.Dialer // of legs that are never spliced
 	balance  balance.Set
 	http     *httproute.Handler
 	httpd    *http.Server
@@ -138,10 +137,9 @@ func (s *Server) init() {
 			s.Metrics = NewMetrics()
 		}
 		s.Metrics.server.Store(s)
-		s.plain = uninterrupted(s.dialer().DialContext)
-		s.dial = s.plain
-		if s.Dial != nil {
-			s.dial = uninterrupted(s.Dial)
+		s.plain = s.dialer()
+		if s.Dial == nil {
+			s.Dial = s.plain.DialContext
 		}
 		s.hello = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: s.decide}
 		s.turns.all = loop.Processors()

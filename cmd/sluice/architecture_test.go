@@ -30,7 +30,7 @@ var mayImport = map[string]struct {
 	"agent/udp":                 {[]string{"agent/config"}, "it serves the UDP listeners of a snapshot, as the terminator does the others"},
 	"agent/splice":              {[]string{"bpf"}, "it is the only one that knows the kernel half"},
 	"agent/address":             {[]string{"bpf"}, "it sends its frames through the kernel half, and knows nothing of what is served at an address"},
-	"terminator":                {[]string{"agent/config", "terminator/balance", "terminator/httproute", "terminator/record", "terminator/relay"}, "it serves a snapshot and sees neither BPF nor Kubernetes; Server.Dial is the seam"},
+	"terminator":                {[]string{"agent/config", "terminator/balance", "terminator/httproute", "terminator/loop", "terminator/record", "terminator/relay"}, "it serves a snapshot and sees neither BPF nor Kubernetes; Server.Dial is the seam"},
 	"terminator/httproute":      {[]string{"agent/config", "terminator/balance"}, "it serves the HTTP rules of a snapshot"},
 	"terminator/record":         {[]string{"terminator/record/gcm"}, "it carries records, however they are encrypted"},
 	"terminator/loop":           {nil, "it waits for sockets, whatever they carry"},
