@@ -131,7 +131,12 @@ func (s *Server) Stop() error {
 }
 
 // Pause freezes the API server: connections stay open and nobody answers.
-func (s *Server) Pause() error { return s.api.signal(syscall.SIGSTOP) }
+func (s *Server) Pause() error {
+	if err := s.api.signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	return s.api.awaitStop()
+}
 
 // Resume lets a paused API server go on.
 func (s *Server) Resume() error { return s.api.signal(syscall.SIGCONT) }

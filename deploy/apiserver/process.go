@@ -75,6 +75,17 @@ func (p *process) signal(sig syscall.Signal) error {
 	return nil
 }
 
+// awaitStop waits until all threads of a process have stopped: one that runs on
+// another processor goes on for a moment.
+func (p *process) awaitStop() error {
+	for {
+		err := unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WSTOPPED, nil)
+		if err != unix.EINTR {
+			return os.NewSyscallError("waitid", err)
+		}
+	}
+}
+
 // logTail is the end of the log, for an error's text.
 func (p *process) logTail() string {
 	const most = 4 << 10
