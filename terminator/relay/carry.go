@@ -117,7 +117,7 @@ func drain(client Leg, enough func(unix.TCPInfo, syscall.Conn) bool) {
 	for pause := time.Millisecond; !enough(tcpInfo(sc), sc); pause = min(2*pause, 100*time.Millisecond) {
 		_ = in.raw.Control(func(fd uintptr) {
 			for n := 0; n < 16 && in.try(fd) && in.err == nil; n++ {
-				buffers.Put(in.buf)
+				in.buf.put()
 			}
 			in.err = nil
 		})

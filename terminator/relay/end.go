@@ -128,8 +128,9 @@ func (e *end) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// keep has p written later. As much as one read takes may follow it.
 func (e *end) keep(p []byte) {
-	b := buffers.Get().(*buffer)
+	b := bufferOf(e.of.turn(&e.of.backend))
 	e.put(b, append(b.b[:0], p...))
 }
 
@@ -154,7 +155,7 @@ func (e *end) flush() error {
 // drop forgets what waits.
 func (e *end) drop() {
 	if e.buf != nil {
-		buffers.Put(e.buf)
+		e.buf.put()
 	}
 	e.buf, e.waiting = nil, nil
 	if e.through != nil {

@@ -58,7 +58,7 @@ func (f *flow) carry(p *Progress) (End, error) {
 		}
 		f.count(n)
 		err = f.to.write(b.b[:n])
-		buffers.Put(b)
+		b.put()
 		if err != nil {
 			return f.toEnd, err
 		}
@@ -129,7 +129,7 @@ func (s *tlsSource) next() (*buffer, int, error) {
 				return nil, 0, err
 			}
 		}
-		b := buffers.Get().(*buffer)
+		b := newBuffer()
 		n, err := 0, error(nil)
 		for err == nil && n <= bufferSize-maxPlaintext {
 			var m int
@@ -146,7 +146,7 @@ func (s *tlsSource) next() (*buffer, int, error) {
 		if n > 0 {
 			return b, n, nil
 		}
-		buffers.Put(b)
+		b.put()
 	}
 	return nil, 0, s.err
 }

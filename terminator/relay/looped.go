@@ -115,7 +115,7 @@ func (c *Looped) start(done func(End, error), err error) {
 		b := c.firstBuffer
 		c.open(c.first)
 		if b != nil {
-			buffers.Put(b)
+			b.put()
 		}
 		c.first, c.firstBuffer = nil, nil
 		c.settle()
@@ -181,7 +181,7 @@ func (c *Looped) settle() {
 		return
 	}
 	var client, backend uint32
-	if c.upErr == nil && c.backend.empty() && c.client.held() <= sealedSize+answers {
+	if c.upErr == nil && c.backend.empty() && c.client.held() <= sealedBulk+answers {
 		client |= unix.EPOLLIN
 	}
 	if !c.client.empty() {

@@ -123,10 +123,10 @@ func (c *Looped) carryPlain(from, to *end, count func(int)) error {
 			// as well: read(2) tells.
 		}
 	}
-	b := buffers.Get().(*buffer)
+	b := newBuffer()
 	n, err := from.read(b.b[:bufferSize])
 	if err != nil {
-		buffers.Put(b)
+		b.put()
 		return err
 	}
 	from.bulk = n == bufferSize

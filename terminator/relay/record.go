@@ -33,13 +33,13 @@ func (s *recordSource) next() (*buffer, int, error) {
 				return nil, 0, err
 			}
 		}
-		b := buffers.Get().(*buffer)
+		b := newBuffer()
 		data, err := s.open(b.b[:0])
 		s.err = err
 		if len(data) > 0 {
 			return b, len(data), nil
 		}
-		buffers.Put(b)
+		b.put()
 	}
 	return nil, 0, s.err
 }
@@ -62,7 +62,7 @@ func (s *recordSource) open(dst []byte) ([]byte, error) {
 	}
 	w.pending = nil
 	if w.buf != nil {
-		buffers.Put(w.buf)
+		w.buf.put()
 		w.buf = nil
 	}
 	return data, err

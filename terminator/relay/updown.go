@@ -12,28 +12,42 @@ import (
 
 // up carries one buffer to the backend.
 func (c *Looped) up() {
-	if c.flushUp(); c.done == nil || c.upErr != nil || !c.backend.empty() || c.client.held() > sealedSize+answers {
+	if c.flushUp(); c.done == nil || c.upErr != nil || !c.backend.empty() || c.client.held() > sealedBulk+answers {
 		return
 	}
 	if c.record == nil {
 		c.upPlain()
 		return
 	}
-	b := buffers.Get().(*buffer)
-	defer buffers.Put(b)
+	size := c.turn(&c.client)
+	b := bufferOf(size)
+	defer b.put()
 	have := 0
 	if c.rest != nil {
-		have = copy(b.b[:], c.rest.b[:c.n])
+		have = copy(b.b, c.rest.b[:c.n])
 	}
-	n, err := c.client.read(b.b[have:bufferSize])
+	n, err := c.client.read(b.b[have:size])
 	switch {
 	case errors.Is(err, unix.EAGAIN):
 	case err != nil:
 		c.over(clientEnd(truncated(err)), truncated(err))
 	default:
 		c.open(b.b[:have+n])
+		c.client.bulk = have+n >= bufferSize && c.backend.empty()
 	}
 }
+
+// turn is how many bytes are read at a time. Beside many others it is less, for they
+// wait meanwhile: for some 100 µs where it is much.
+func (c *Looped) turn(from *end) int {
+	if active, _ := c.loop.Load().Active(); !from.bulk || active > crowd {
+		return bufferSize
+	}
+	return bulkSize
+}
+
+// crowd is more than how many sockets that are busy make many others.
+const crowd = 32
 
 func (c *Looped) upPlain() {
 	switch err := c.carryPlain(&c.client, &c.backend, c.progress.up); {
@@ -53,7 +67,7 @@ func (c *Looped) upPlain() {
 // open decrypts what has come and gives it to the backend. What is not a whole
 // record is kept.
 func (c *Looped) open(src []byte) {
-	b := buffers.Get().(*buffer)
+	b := bufferOf(len(src))
 	data, done, err := c.record.Open(b.b[:0], src)
 	left := src[done:]
 	switch {
@@ -67,7 +81,7 @@ func (c *Looped) open(src []byte) {
 	}
 	c.upErr = err
 	if len(data) == 0 {
-		buffers.Put(b)
+		b.put()
 	} else {
 		c.progress.up(len(data))
 		c.backend.put(b, data)
@@ -133,9 +147,10 @@ func (c *Looped) down() {
 
 // downRecords encrypts one buffer for the client.
 func (c *Looped) downRecords() error {
-	b := buffers.Get().(*buffer)
-	defer buffers.Put(b)
-	n, err := c.backend.read(b.b[:bufferSize])
+	size := c.turn(&c.backend)
+	b := bufferOf(size)
+	defer b.put()
+	n, err := c.backend.read(b.b[:size])
 	if err != nil {
 		return err
 	}
@@ -143,6 +158,7 @@ func (c *Looped) downRecords() error {
 	if err := c.record.Send(b.b[:n]); err != nil {
 		c.over(ClientReset, err)
 	}
+	c.backend.bulk = n >= bufferSize && c.client.empty()
 	return nil
 }
 

@@ -104,7 +104,7 @@ func (w *Wire) Read(p []byte) (int, error) {
 	n := copy(p, w.pending[:w.bound(len(p))])
 	w.pending = w.pending[n:]
 	if len(w.pending) == 0 && w.buf != nil {
-		buffers.Put(w.buf)
+		w.buf.put()
 		w.buf = nil
 	}
 	return n, nil
@@ -122,7 +122,7 @@ func (w *Wire) readHello(p []byte) (int, error) {
 			return 0, truncated(err)
 		}
 		w.hello = append(w.hello, b.b[:n]...)
-		buffers.Put(b)
+		b.put()
 	}
 	w.pending = w.hello[w.fed:]
 	n := copy(p, w.pending[:w.bound(min(len(p), maxHello-w.fed))])
@@ -198,7 +198,7 @@ func (w *Wire) SetWriteDeadline(t time.Time) error {
 func (w *Wire) cork() {
 	w.write.Lock()
 	defer w.write.Unlock()
-	w.corked, w.out = true, buffers.Get().(*buffer)
+	w.corked, w.out = true, newBuffer()
 }
 
 // uncork sends what was kept in one write.
@@ -206,7 +206,7 @@ func (w *Wire) uncork() error {
 	w.write.Lock()
 	defer w.write.Unlock()
 	err := w.flush()
-	buffers.Put(w.out)
+	w.out.put()
 	w.corked, w.out = false, nil
 	return err
 }
@@ -238,6 +238,6 @@ func (w *Wire) Refuse(message []byte) {
 		if err != nil {
 			return
 		}
-		buffers.Put(b)
+		b.put()
 	}
 }
