@@ -168,14 +168,19 @@ func peekedAndDiscarded(_ testing.TB, fd int) (reading, error) {
 	}), nil
 }
 
-// lowat sets SO_RCVLOWAT to what it wants next, and polls. (Without poll(2), TCP
-// alone hangs: what comes after the first bytes wakes nobody if it is less.)
+// lowat sets SO_RCVLOWAT to what it wants next, and polls until it has come. (A read
+// before that hangs with TCP alone: what comes after the first bytes wakes nobody if it
+// is less.)
 func lowat(_ testing.TB, fd int) (reading, error) {
 	return by(func(p []byte) (int, error) {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, min(len(p), 2000)); err != nil {
 			return 0, err
 		}
-		if err := pollIn(fd); err != nil && !errors.Is(err, unix.EINTR) {
+		err := pollIn(fd)
+		for errors.Is(err, unix.EINTR) {
+			err = pollIn(fd)
+		}
+		if err != nil {
 			return 0, err
 		}
 		return unix.Read(fd, p)
