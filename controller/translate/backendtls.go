@@ -26,6 +26,10 @@ type policy struct {
 	accepted []verdict
 	refs     []verdict
 	warnings []string
+	// ancestors are the Gateways that the status tells of, untold is how many more
+	// the policy concerns.
+	ancestors []*gateway
+	untold    int
 }
 
 func (p *policy) key() Key { return keyOf("BackendTLSPolicy", p.object) }

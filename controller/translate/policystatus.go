@@ -3,6 +3,7 @@
 package translate
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -12,16 +13,69 @@ import (
 // maxAncestors is what the schema of a policy's status allows.
 const maxAncestors = 16
 
+// chooseAncestors finds the Gateways that a policy's status tells of: all that it
+// concerns, or as many as there is room for. Those that it tells of already come
+// first, so that a new Gateway changes nothing for the others, then those by
+// namespace and name. The policy counts for the rest all the same, for without it
+// they would send in the clear; they say so themselves.
+func (t *translator) chooseAncestors() {
+	silent := map[*gateway][]string{}
+	for _, p := range t.policyList {
+		had, all := t.hadPolicy(p), t.ancestors(p)
+		room := maxAncestors
+		told := map[string]bool{}
+		for _, h := range had.Ancestors {
+			if string(h.ControllerName) != t.ControllerName {
+				room--
+			} else if h.AncestorRef.Namespace != nil {
+				told[name{string(*h.AncestorRef.Namespace), string(h.AncestorRef.Name)}.String()] = true
+			}
+		}
+		rank := func(g *gateway) int {
+			if told[g.name.String()] {
+				return 0
+			}
+			return 1
+		}
+		slices.SortStableFunc(all, func(a, b *gateway) int { return rank(a) - rank(b) })
+		room = min(max(room, 0), len(all))
+		p.ancestors, p.untold = all[:room], len(all)-room
+		slices.SortFunc(p.ancestors, compareGateways)
+		for _, g := range all[room:] {
+			silent[g] = append(silent[g], nameOf(p.object).String())
+		}
+	}
+	for g, policies := range silent {
+		g.notes = append(g.notes, fmt.Sprintf("BackendTLSPolicies that count for this Gateway and whose status has no room to tell of it: %s",
+			strings.Join(policies, ", ")))
+	}
+}
+
+// hadPolicy is the status of a policy so far.
+func (t *translator) hadPolicy(p *policy) gwv1.PolicyStatus {
+	if s := t.stored[p.key()]; s != nil && s.Policy != nil {
+		return *s.Policy
+	}
+	return p.object.Status
+}
+
+// untoldText says of how many Gateways a policy's status does not tell, "" for
+// none.
+func (p *policy) untoldText() string {
+	if p.untold == 0 {
+		return ""
+	}
+	return fmt.Sprintf("the status has room for %d Gateways, those of other controllers among them: it does not tell of %d more "+
+		"for which the policy counts, too; they say so in their condition Accepted", maxAncestors, p.untold)
+}
+
 // policyStatuses tells BackendTLSPolicies how they fare, for each Gateway whose
 // routes they concern.
 func (t *translator) policyStatuses() []Status {
 	var out []Status
 	for _, p := range t.policyList {
 		o := p.object
-		had := o.Status
-		if s := t.stored[Key{"BackendTLSPolicy", o.Namespace, o.Name}]; s != nil && s.Policy != nil {
-			had = *s.Policy
-		}
+		had := t.hadPolicy(p)
 		status := &gwv1.PolicyStatus{Ancestors: []gwv1.PolicyAncestorStatus{}}
 		ours := 0
 		for _, h := range had.Ancestors {
@@ -31,12 +85,12 @@ func (t *translator) policyStatuses() []Status {
 				ours++
 			}
 		}
-		ancestors := t.ancestors(p)
-		idle := t.alone() && !t.Partial && len(ancestors) == 0
-		if len(ancestors) == 0 && ours == 0 && !idle {
+		concerns := len(p.ancestors) + p.untold
+		idle := t.alone() && !t.Partial && concerns == 0
+		if concerns == 0 && ours == 0 && !idle {
 			continue
 		}
-		for _, g := range ancestors[:min(len(ancestors), maxAncestors-len(status.Ancestors))] {
+		for _, g := range p.ancestors {
 			status.Ancestors = append(status.Ancestors, t.ancestorStatus(p, g, had))
 		}
 		s := Status{Kind: "BackendTLSPolicy", Namespace: o.Namespace, Name: o.Name, Generation: o.Generation, Policy: status, Warnings: p.warnings}
@@ -46,6 +100,9 @@ func (t *translator) policyStatuses() []Status {
 				why += "; " + v.message
 			}
 			s.Warnings = append(slices.Clone(s.Warnings), why)
+		}
+		if p.untold > 0 {
+			s.Warnings = append(slices.Clone(s.Warnings), p.untoldText())
 		}
 		out = append(out, s)
 	}
@@ -65,8 +122,12 @@ func (t *translator) ancestorStatus(p *policy, g *gateway, had gwv1.PolicyStatus
 	if len(p.warnings) > 0 {
 		resolved = strings.Join(p.warnings, "; ")
 	}
+	accepted := first(slices.Concat(p.invalid, p.accepted)).is("Accepted", string(gwv1.PolicyReasonAccepted), "the policy holds")
+	if p.untold > 0 {
+		accepted.message += "; " + p.untoldText()
+	}
 	a.Conditions = t.merge(a.Conditions, p.object.Generation, []string{"Accepted", "ResolvedRefs"}, []condition{
-		first(slices.Concat(p.invalid, p.accepted)).is("Accepted", string(gwv1.PolicyReasonAccepted), "the policy holds"),
+		accepted,
 		first(p.refs).is("ResolvedRefs", string(gwv1.BackendTLSPolicyReasonResolvedRefs), resolved),
 	})
 	return a
@@ -88,6 +149,8 @@ func (t *translator) ancestors(p *policy) []*gateway {
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b *gateway) int { return strings.Compare(a.name.String(), b.name.String()) })
+	slices.SortFunc(out, compareGateways)
 	return out
 }
+
+func compareGateways(a, b *gateway) int { return strings.Compare(a.name.String(), b.name.String()) }

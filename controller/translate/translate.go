@@ -113,6 +113,7 @@ func Translate(r Resources, o Options) *Translation {
 	t.findOverlaps()
 	t.readPolicies()
 	t.attachRoutes()
+	t.chooseAncestors()
 	t.noteHTTPFirst()
 	t.noteForeignServices()
 	out := &Translation{Snapshot: t.snapshot(), Absent: t.absent, Ungranted: t.ungranted, translator: t}
