@@ -276,9 +276,9 @@ func (t *translator) listenersProgrammed(of []*listener, had []gwv1.ListenerStat
 		return condition{typ, "False", string(gwv1.GatewayReasonInvalid), "no listener is served, see the conditions of " + strings.Join(failed, ", ")}, unusable
 	case len(failed) > 0:
 		return condition{typ, "True", string(gwv1.GatewayReasonProgrammed), fmt.Sprintf(
-			"listeners served: %s; not served, see their conditions: %s", strings.Join(served, ", "), strings.Join(failed, ", "))}, unusable
+			someServed+"%s; not served, see their conditions: %s", strings.Join(served, ", "), strings.Join(failed, ", "))}, unusable
 	}
-	return condition{typ, "True", string(gwv1.GatewayReasonProgrammed), "all listeners are served"}, unusable
+	return condition{typ, "True", string(gwv1.GatewayReasonProgrammed), allServed}, unusable
 }
 
 // noAddress tells that nodes serve and yet none has an address.

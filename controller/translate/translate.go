@@ -127,12 +127,12 @@ func Translate(r Resources, o Options) *Translation {
 }
 
 // Statuses returns those of GatewayClasses, Gateways, routes and policies that
-// are ours, by kind, namespace and name, and warnings for objects that refer to
-// Gateways and classes that do not exist.
+// are ours, or were and say so still, by kind, namespace and name, and warnings
+// for objects that refer to Gateways and classes that do not exist.
 func (t *Translation) Statuses(f Feedback) []Status {
 	s := t.state(f)
 	return t.translator.told(t.translator.addStrays(slices.Concat(t.translator.classStatuses(s), t.translator.gatewayStatuses(s),
-		t.translator.listenerSetStatuses(s), t.translator.routeStatuses(s, t.translator.routes), t.translator.policyStatuses())))
+		t.translator.listenerSetStatuses(s), t.translator.routeStatuses(s, t.translator.routes), t.translator.policyStatuses(), t.translator.released())))
 }
 
 // Reported returns those of the Statuses that differ from the last ones, now
