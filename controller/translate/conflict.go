@@ -3,6 +3,7 @@
 package translate
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -18,7 +19,7 @@ import (
 // nobody wins; between Gateways the older one does, even while its listener
 // cannot be served: a mistake does not give a name away.
 func (t *translator) settleConflicts() {
-	var taken []*listener
+	taken := newTaken()
 	for _, g := range t.gateways {
 		g.findConflicts()
 		if !g.served() {
@@ -29,32 +30,35 @@ func (t *translator) settleConflicts() {
 			if !l.keepsName() {
 				continue
 			}
-			if i := slices.IndexFunc(taken, func(o *listener) bool { return clash(o, l) != "" }); i >= 0 {
+			if o := taken.inTheWay(l); o != nil {
 				if l.accepted.ok() {
-					l.accepted = verdict{string(gwv1.ListenerReasonPortUnavailable), clash(taken[i], l)}
+					l.accepted = verdict{string(gwv1.ListenerReasonPortUnavailable), clash(o, l)}
 				}
 				continue
 			}
 			mine = append(mine, l)
 		}
-		taken = append(taken, mine...)
+		for _, l := range mine {
+			taken.add(l, l.places()...)
+		}
 	}
 }
 
 // findConflicts marks the listeners that are not distinct. Those of the Gateway
 // come first, then those of its ListenerSets, oldest first.
 func (g *gateway) findConflicts() {
-	taken := findConflicts(g.own, nil)
+	taken := newTaken()
+	findConflicts(g.own, taken)
 	for _, set := range g.sets {
-		taken = append(taken, findConflicts(set.listeners, taken)...)
+		findConflicts(set.listeners, taken)
 	}
 }
 
 // findConflicts marks the listeners of one object that lose against one that
 // is taken, then those of the rest that are not distinct from each other, of
-// which nobody wins. It returns that rest. Listeners with an unsupported
+// which nobody wins, and which are taken then. Listeners with an unsupported
 // protocol use no port of ours and take no part.
-func findConflicts(of, taken []*listener) []*listener {
+func findConflicts(of []*listener, taken *taken) {
 	var rest []*listener
 	for _, l := range of {
 		if l.unsupported() {
@@ -86,49 +90,39 @@ func findConflicts(of, taken []*listener) []*listener {
 				l.spec.Port, hostnameText(l.hostname), strings.Join(hostnames, ", "))}
 		}
 	}
-	return rest
+	for _, l := range rest {
+		taken.add(l, l.place())
+	}
 }
 
 // loses marks a listener of a ListenerSet that is not distinct from one that
 // comes first. Nothing is told of other ListenerSets but that they are there.
-func (l *listener) loses(taken []*listener) {
-	for _, o := range taken {
-		if !samePort(o, l) {
-			continue
-		}
-		by := fmt.Sprintf("%s, whose listeners come before those of its ListenerSets", o.gateway)
-		if o.set != nil {
-			by = "another ListenerSet of the Gateway, " + comesFirst
-		}
-		switch {
-		case !sharePort(o, l):
-			l.lost = true
-			l.conflict = verdict{string(gwv1.ListenerEntryReasonProtocolConflict), fmt.Sprintf(
-				"port %d is taken with another protocol than %s by %s; use another port", l.spec.Port, l.spec.Protocol, by)}
-			return
-		case o.hostname == l.hostname:
-			l.lost = true
-			l.conflict = verdict{string(gwv1.ListenerEntryReasonHostnameConflict), fmt.Sprintf(
-				"port %d with %s is taken by %s; use another hostname or port", l.spec.Port, hostnameText(l.hostname), by)}
-		}
+func (l *listener) loses(taken *taken) {
+	other, same := taken.unlike(l.place(), l), taken.namesake(l.place(), l)
+	o := cmp.Or(other, same)
+	if o == nil {
+		return
 	}
+	by := fmt.Sprintf("%s, whose listeners come before those of its ListenerSets", o.gateway)
+	if o.set != nil {
+		by = "another ListenerSet of the Gateway, " + comesFirst
+	}
+	l.lost = true
+	if other != nil {
+		l.conflict = verdict{string(gwv1.ListenerEntryReasonProtocolConflict), fmt.Sprintf(
+			"port %d is taken with another protocol than %s by %s; use another port", l.spec.Port, l.spec.Protocol, by)}
+		return
+	}
+	l.conflict = verdict{string(gwv1.ListenerEntryReasonHostnameConflict), fmt.Sprintf(
+		"port %d with %s is taken by %s; use another hostname or port", l.spec.Port, hostnameText(l.hostname), by)}
 }
 
 // samePort tells whether two listeners have the same number in the same
 // transport: a port of UDP is another one than that of TCP.
-func samePort(a, b *listener) bool {
-	return a.spec.Port == b.spec.Port && (a.spec.Protocol == gwv1.UDPProtocolType) == (b.spec.Protocol == gwv1.UDPProtocolType)
-}
+func samePort(a, b *listener) bool { return a.place() == b.place() }
 
 // sharePort tells whether host names can tell two listeners on one port apart.
-func sharePort(a, b *listener) bool {
-	for _, p := range []gwv1.ProtocolType{gwv1.TCPProtocolType, gwv1.UDPProtocolType} {
-		if a.spec.Protocol == p || b.spec.Protocol == p {
-			return false
-		}
-	}
-	return a.encrypted() == b.encrypted()
-}
+func sharePort(a, b *listener) bool { return a.sharing() == b.sharing() && a.sharing() != alone }
 
 // comesFirst is the order in which conflicts are settled.
 const comesFirst = "which comes first (the older one, else by namespace and name)"

@@ -121,11 +121,13 @@ func (t *translator) refusing() []config.Listener {
 		}
 	}
 	var out []config.Listener
-	taken := slices.Clone(served)
+	taken := newTaken()
+	for _, l := range served {
+		taken.add(l, l.places()...)
+	}
 	for _, l := range waiting {
-		clashes := slices.ContainsFunc(taken, func(o *listener) bool { return clash(o, l) != "" })
-		if !clashes && slices.ContainsFunc(served, l.fallsUnder) {
-			taken = append(taken, l)
+		if taken.inTheWay(l) == nil && slices.ContainsFunc(served, l.fallsUnder) {
+			taken.add(l, l.places()...)
 			out = append(out, l.refusing())
 		}
 	}
