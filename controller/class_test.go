@@ -116,7 +116,7 @@ func TestAGatewayThatLeavesIsTakenBack(t *testing.T) {
 	route := get(w, "http", &gwv1.HTTPRoute{})
 	route.Spec.ParentRefs = append(route.Spec.ParentRefs, gwv1.ParentReference{Name: "mine"})
 	w.must(root.Update(t.Context(), route))
-	w.apply(strings.NewReplacer("name: web", "name: mine", "port: 80}", "port: 81}").Replace(webRoute[strings.Index(webRoute, "---\n"):]))
+	w.apply(strings.NewReplacer("name: web", "name: mine", "port: 80,", "port: 81,").Replace(webRoute[strings.Index(webRoute, "---\n"):]))
 	w.untilProgrammed("mine")
 	if c := meta.FindStatusCondition(get(w, "web", &gwv1.Gateway{}).Status.Conditions, "Programmed"); c.Message != theirs.Message {
 		t.Errorf("what the other controller wrote is %+v now, after %v", c, ws.all()[written:])
