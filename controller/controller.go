@@ -146,7 +146,7 @@ func New(o Options) (*Controller, error) {
 		secrets: newSecrets(m.GetAPIReader()), configMaps: newConfigMaps(m.GetAPIReader()), publisher: c.publisher, news: fresh,
 		services: &infrastructure.Maker{Client: typed},
 		statusWriter: &statusWriter{client: m.GetClient(), reader: m.GetAPIReader(), version: c.watch.version, log: o.Log, metrics: metrics,
-			tell: (&teller{recorder: m.GetEventRecorder(eventSource), warned: map[types.UID][]string{}}).tell}}
+			teller: newTeller(m.GetEventRecorder(eventSource))}}
 	for _, r := range []manager.Runnable{c.watch,
 		&election{config: config, namespace: o.Namespace, identity: o.Identity, lead: c.loop.run, metrics: metrics}} {
 		if err := m.Add(r); err != nil {

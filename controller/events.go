@@ -4,6 +4,7 @@ package controller
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +17,8 @@ import (
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/sluice-gateway/sluice/controller/translate"
 )
 
 // teller makes Events of what changed in the status of Gateways, ListenerSets
@@ -29,6 +32,26 @@ type teller struct {
 	paces  map[types.UID]*rate.Limiter
 }
 
+func newTeller(r events.EventRecorder) *teller {
+	return &teller{recorder: r, warned: map[types.UID][]string{}, paces: map[types.UID]*rate.Limiter{}}
+}
+
+// forget drops what is remembered of objects that are gone, once that is of more
+// than there are.
+func (t *teller) forget(objects map[translate.Key]client.Object) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.warned) <= len(objects) && len(t.paces) <= len(objects) {
+		return
+	}
+	present := make(map[types.UID]bool, len(objects))
+	for _, o := range objects {
+		present[o.GetUID()] = true
+	}
+	maps.DeleteFunc(t.warned, func(uid types.UID, _ []string) bool { return !present[uid] })
+	maps.DeleteFunc(t.paces, func(uid types.UID, _ *rate.Limiter) bool { return !present[uid] })
+}
+
 // An object may have so many Events at once, and then one in five minutes, as
 // client-go has it for Events of the core group (EventSourceObjectSpamFilter).
 const eventBurst, eventPause = 25, 5 * time.Minute
@@ -37,10 +60,6 @@ const eventBurst, eventPause = 25, 5 * time.Minute
 func (t *teller) allows(uid types.UID) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	const most = 4096 // objects to remember
-	if t.paces == nil || len(t.paces) > most {
-		t.paces = map[types.UID]*rate.Limiter{}
-	}
 	if t.paces[uid] == nil {
 		t.paces[uid] = rate.NewLimiter(rate.Every(eventPause), eventBurst)
 	}

@@ -26,7 +26,7 @@ type statusWriter struct {
 	version func(kind string) client.Object
 	log     *slog.Logger
 	metrics *metrics
-	tell    func(o client.Object, had, now any, warnings []string)
+	teller  *teller
 
 	mu sync.Mutex
 	// newer are objects that are ahead of the watch: as we wrote them, or as
@@ -124,7 +124,7 @@ func (w *statusWriter) write(ctx context.Context, objects map[translate.Key]clie
 			if age := now.Sub(o.GetCreationTimestamp().Time); age < settling {
 				again = sooner(again, settling-age)
 			} else {
-				w.tell(o, nil, nil, s.Warnings)
+				w.teller.tell(o, nil, nil, s.Warnings)
 			}
 			continue
 		}
@@ -137,7 +137,7 @@ func (w *statusWriter) write(ctx context.Context, objects map[translate.Key]clie
 		}
 		group.Go(func() error {
 			if now := w.put(ctx, k, o, withStatus(o, s)); now != nil {
-				w.tell(o, have, want, s.Warnings)
+				w.teller.tell(o, have, want, s.Warnings)
 				mu.Lock()
 				defer mu.Unlock()
 				written[k] = now
@@ -147,6 +147,7 @@ func (w *statusWriter) write(ctx context.Context, objects map[translate.Key]clie
 	}
 	_ = group.Wait() // the functions return no errors
 	maps.Copy(objects, written)
+	w.teller.forget(objects)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for k, p := range w.paused {
