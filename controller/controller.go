@@ -25,6 +25,7 @@
 //	                             referencegrants backendtlspolicies       get list watch
 //	  sluice.dev                 gatewayconfigs                           get list watch
 //	  gateway.networking.k8s.io  the same, /status (not of referencegrants)  update
+//	  gateway.networking.k8s.io  gatewayclasses (their finalizers)        patch
 //	  ""                         namespaces services secrets configmaps   get list watch
 //	  apiextensions.k8s.io       customresourcedefinitions                get list watch
 //	  events.k8s.io              events                                   create patch

@@ -206,9 +206,10 @@ func (l *loop) step(ctx context.Context, live []publication.Node) (again time.Du
 		l.statuses = l.translation.Statuses(l.feedback)
 	}
 	again = l.statusWriter.write(ctx, l.objects, l.statuses)
+	holdErr := l.holdClasses(ctx, &r)
 	l.tell()
 	l.log.Debug("reconciled", "gateways", len(r.Gateways), "nodes", len(live), "seconds", time.Since(began).Seconds())
-	return again, errors.Join(secretsErr, configMapsErr, publishErr, servicesErr)
+	return again, errors.Join(secretsErr, configMapsErr, publishErr, servicesErr, holdErr)
 }
 
 // hear brings the statuses in line with what nodes say, where that is all that

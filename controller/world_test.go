@@ -4,6 +4,7 @@ package controller_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -56,7 +58,9 @@ func newWorld(t *testing.T) *world {
 		if !w.restarted && strings.Contains(w.log.String(), "is forbidden") {
 			t.Errorf("something may not do all that it does:\n%s", w.log)
 		}
-		if err := root.Delete(ctx, c); err != nil { // the next test's controller has nothing to do with all this
+		// The next test's controller has nothing to do with all this.
+		err := root.Patch(ctx, c, client.RawPatch(types.MergePatchType, []byte(`{"metadata": {"finalizers": null}}`)))
+		if err := errors.Join(err, root.Delete(ctx, c)); err != nil {
 			t.Error(err)
 		}
 	})
