@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sluice-gateway/sluice/agent/config"
+	"github.com/sluice-gateway/sluice/agent/desk"
 	"github.com/sluice-gateway/sluice/agent/handover"
 	"github.com/sluice-gateway/sluice/agent/splice"
 	"github.com/sluice-gateway/sluice/agent/udp"
@@ -186,7 +187,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() { tendMemory(resolving) })
 	var udpErr error
 	wg.Go(func() { udpErr = a.udp.Run(resolving) })
-	a.servers = []*http.Server{newServer(a.adminHandler(), a.opts.Log), newServer(a.metricsHandler(), a.opts.Log)}
+	a.servers = []*http.Server{desk.New(a.adminHandler(), a.opts.Log), desk.New(a.metricsHandler(), a.opts.Log)}
 	wg.Go(func() {
 		if !a.takeOver(ctx) {
 			return
@@ -222,17 +223,6 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	wg.Wait()
 	return errors.Join(err, udpErr, a.close())
-}
-
-func newServer(h http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       time.Minute, // a forgotten client must not keep a descriptor
-		WriteTimeout:      30 * time.Second,
-		MaxHeaderBytes:    8 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
 }
 
 // serve answers HTTP on l until the server is closed, or l left to a successor.

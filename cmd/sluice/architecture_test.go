@@ -36,7 +36,7 @@ var mayImport = map[string]struct {
 	"terminator/loop":           {nil, "it waits for sockets, whatever they carry"},
 	"terminator/relay":          {[]string{"terminator/loop", "terminator/record"}, "it carries bytes between two legs, whoever speaks TLS on them"},
 	"terminator/balance":        {[]string{"agent/config"}, "it chooses among the endpoints of a snapshot"},
-	"agent":                     {[]string{"agent/config", "agent/handover", "agent/splice", "agent/udp", "terminator"}, "it runs a node and does not know where snapshots come from"},
+	"agent":                     {[]string{"agent/config", "agent/desk", "agent/handover", "agent/splice", "agent/udp", "terminator"}, "it runs a node and does not know where snapshots come from"},
 	"controller/endpoints":      {[]string{"agent/config"}, "EndpointSlices to endpoints is a pure function"},
 	"controller/translate":      {[]string{"agent/config", "controller/endpoints", "controller/translate/keypair", "controller/v1alpha1"}, "resources to snapshot is a pure function"},
 	"controller/manifest":       {[]string{"controller/translate", "controller/v1alpha1"}, "it reads resources and does not judge them"},
