@@ -49,6 +49,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
@@ -61,6 +62,7 @@ import (
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"github.com/sluice-gateway/sluice/agent/desk"
 	"github.com/sluice-gateway/sluice/controller/infrastructure"
 	"github.com/sluice-gateway/sluice/controller/patient"
 	"github.com/sluice-gateway/sluice/controller/translate"
@@ -109,18 +111,11 @@ func New(o Options) (*Controller, error) {
 	patient.Watches(config)
 	config.QPS = -1 // requests are bounded by concurrency, and by the API server's own fairness
 	c := &Controller{namespace: o.Namespace}
-	metricsAddress := o.Metrics
-	if metricsAddress == "" {
-		metricsAddress = "0"
-	}
 	stop := 10 * time.Second
 	m, err := manager.New(config, manager.Options{
-		Scheme: scheme,
-		Logger: logger,
-		Metrics: metricsserver.Options{BindAddress: metricsAddress, ExtraHandlers: map[string]http.Handler{
-			"/healthz": http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}),
-			"/readyz":  http.HandlerFunc(c.ready),
-		}},
+		Scheme:                  scheme,
+		Logger:                  logger,
+		Metrics:                 metricsserver.Options{BindAddress: "0"}, // its connections have no bounds
 		GracefulShutdownTimeout: &stop,
 		Cache: cache.Options{
 			DefaultTransform: slim, ReaderFailOnMissingInformer: true,
@@ -148,6 +143,17 @@ func New(o Options) (*Controller, error) {
 		services: &infrastructure.Maker{Client: typed},
 		statusWriter: &statusWriter{client: m.GetClient(), reader: m.GetAPIReader(), version: c.watch.version, log: o.Log, metrics: metrics,
 			teller: newTeller(m.GetEventRecorder(eventSource))}}
+	if o.Metrics != "" {
+		mux := http.NewServeMux()
+		mux.Handle("/metrics", promhttp.HandlerFor(ctrlmetrics.Registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+		mux.HandleFunc("/healthz", func(http.ResponseWriter, *http.Request) {})
+		mux.HandleFunc("/readyz", c.ready)
+		s := desk.New(mux, o.Log)
+		s.Addr = o.Metrics
+		if err := m.Add(&manager.Server{Name: "metrics", Server: s, ShutdownTimeout: &stop}); err != nil {
+			return nil, fmt.Errorf("controller: %w", err)
+		}
+	}
 	for _, r := range []manager.Runnable{c.watch,
 		&election{config: config, namespace: o.Namespace, identity: o.Identity, lead: c.loop.run, metrics: metrics}} {
 		if err := m.Add(r); err != nil {

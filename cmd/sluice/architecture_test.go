@@ -45,7 +45,7 @@ var mayImport = map[string]struct {
 	"controller/publication":    {[]string{"agent/config"}, "it is what controller and nodes tell each other, and knows neither"},
 	"controller/node":           {[]string{"agent/config", "agent/address", "controller/endpoints", "controller/patient", "controller/publication"}, "it is a source of snapshots, as a folder is of resources"},
 	"controller/infrastructure": {[]string{"controller/publication", "controller/translate"}, "it makes what a status asks for"},
-	"controller":                {[]string{"agent/config", "controller/infrastructure", "controller/patient", "controller/publication", "controller/translate", "controller/v1alpha1"}, "it watches, translates and publishes; what nodes do with it is theirs"},
+	"controller":                {[]string{"agent/config", "agent/desk", "controller/infrastructure", "controller/patient", "controller/publication", "controller/translate", "controller/v1alpha1"}, "it watches, translates and publishes; what nodes do with it is theirs"},
 	"cmd/sluice":                {[]string{"*"}, "only the command knows both agent and controller"},
 	"deploy/reliability/fuzz":   {[]string{"bench/figures"}, "it runs tests and keeps what they say"},
 	"deploy/reliability":        {[]string{"bench/figures"}, "it shows what tests have counted"},
