@@ -9,6 +9,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/textproto"
+	"strings"
 	"sync/atomic"
 )
 
@@ -25,10 +27,12 @@ type response struct {
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *response) WriteHeader(code int) {
-	if code < 200 && w.http10 {
-		return // HTTP/1.0 has none of these: it would be taken for the response
-	}
-	if code >= 200 {
+	if code < 200 {
+		if w.http10 {
+			return // HTTP/1.0 has none of these: it would be taken for the response
+		}
+		ownOnly(w.Header())
+	} else {
 		// net/http would guess a type that the backend did not give.
 		h := w.Header()
 		if h["Content-Type"] == nil {
@@ -42,6 +46,25 @@ func (w *response) WriteHeader(code int) {
 		w.sent.Store(true)
 	}
 	w.ResponseWriter.WriteHeader(code)
+}
+
+// ofConnection are the fields that say something of one connection alone (RFC 9110
+// section 7.6.1). For a client of HTTP/2 they make a response malformed (RFC 9113
+// section 8.2.2).
+var ofConnection = []string{"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection",
+	"Te", "Trailer", "Transfer-Encoding", "Upgrade"}
+
+// ownOnly takes the fields of the backend's connection out of an interim response;
+// ReverseProxy does so with final ones alone.
+func ownOnly(h http.Header) {
+	for _, v := range h["Connection"] {
+		for name := range strings.SplitSeq(v, ",") {
+			h.Del(textproto.TrimString(name))
+		}
+	}
+	for _, name := range ofConnection {
+		h.Del(name)
+	}
 }
 
 // Hijack returns a connection that reads what net/http had read ahead, which
