@@ -27,11 +27,12 @@ func (t *translator) released() []Status {
 			continue
 		}
 		class := string(o.Spec.GatewayClassName)
-		why := fmt.Sprintf("GatewayClass %q does not exist", class)
+		why, addresses := fmt.Sprintf("GatewayClass %q does not exist", class), o.Status.Addresses // it may come back
 		if k := t.classes[class]; k != nil {
-			why = fmt.Sprintf("GatewayClass %q is of %s", class, k.object.Spec.ControllerName)
+			why, addresses = fmt.Sprintf("GatewayClass %q is of %s", class, k.object.Spec.ControllerName), nil
 		}
 		out = append(out, Status{Kind: "Gateway", Namespace: o.Namespace, Name: o.Name, Generation: o.Generation, Gateway: &gwv1.GatewayStatus{
+			Addresses:  addresses,
 			Conditions: t.release(o.Status.Conditions, o.Generation, why, "ResolvedRefs", string(gwv1.GatewayConditionInsecureFrontendValidationMode))}})
 	}
 	for _, o := range t.in.ListenerSets {
