@@ -19,9 +19,9 @@ const maxAncestors = 16
 // namespace and name. The policy counts for the rest all the same, for without it
 // they would send in the clear; they say so themselves.
 func (t *translator) chooseAncestors() {
-	silent := map[*gateway][]string{}
+	silent, ancestors := map[*gateway][]string{}, t.ancestors()
 	for _, p := range t.policyList {
-		had, all := t.hadPolicy(p), t.ancestors(p)
+		had, all := t.hadPolicy(p), ancestors[p]
 		room := maxAncestors
 		told := map[string]bool{}
 		for _, h := range had.Ancestors {
@@ -133,23 +133,35 @@ func (t *translator) ancestorStatus(p *policy, g *gateway, had gwv1.PolicyStatus
 	return a
 }
 
-// ancestors returns the Gateways whose routes refer to a target of the policy
+// ancestors returns, by policy, the Gateways whose routes refer to a target of it
 // and send it what it is about, by namespace and name.
-func (t *translator) ancestors(p *policy) []*gateway {
-	var out []*gateway
+func (t *translator) ancestors() map[*policy][]*gateway {
+	out := map[*policy][]*gateway{}
 	for _, r := range t.routes {
-		if !slices.ContainsFunc(r.targets, func(n name) bool { return slices.Contains(t.policies[n], p) }) {
+		if r.udp() {
 			continue
 		}
+		var by []*gateway
 		for _, parent := range r.parents {
 			for _, a := range parent.attached {
-				if !a.listener.passthrough && !r.udp() && !slices.Contains(out, a.listener.gateway) {
-					out = append(out, a.listener.gateway)
+				if !a.listener.passthrough && !slices.Contains(by, a.listener.gateway) {
+					by = append(by, a.listener.gateway)
+				}
+			}
+		}
+		for _, n := range r.targets {
+			for _, p := range t.policies[n] {
+				for _, g := range by {
+					if !slices.Contains(out[p], g) {
+						out[p] = append(out[p], g)
+					}
 				}
 			}
 		}
 	}
-	slices.SortFunc(out, compareGateways)
+	for _, of := range out {
+		slices.SortFunc(of, compareGateways)
+	}
 	return out
 }
 

@@ -120,3 +120,22 @@ func TestAPolicyWithRoomForAllGatewaysSaysNoMore(t *testing.T) {
 		t.Errorf("%d ancestors, warnings %q, Gateways %q", len(ancestors), warnings, silent)
 	}
 }
+
+func BenchmarkPolicies(b *testing.B) {
+	for _, n := range []int{1250, 5000} {
+		r := withPolicy(1, 0)
+		policy, route, service := r.BackendTLSPolicies[0], r.HTTPRoutes[0], r.Services[0]
+		for i := range n {
+			name := fmt.Sprint("web-", i)
+			p, h, s := policy.DeepCopy(), route.DeepCopy(), service.DeepCopy()
+			p.Name, h.Name, s.Name = name, name, name
+			p.Spec.TargetRefs[0].Name, h.Spec.Rules[0].BackendRefs[0].Name = gwv1.ObjectName(name), gwv1.ObjectName(name)
+			r.BackendTLSPolicies, r.HTTPRoutes, r.Services = append(r.BackendTLSPolicies, p), append(r.HTTPRoutes, h), append(r.Services, s)
+		}
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			for b.Loop() {
+				translate.Translate(r, translate.Options{ControllerName: controllerName, Now: now, ByNode: true})
+			}
+		})
+	}
+}
