@@ -33,6 +33,12 @@ func (s *Server) initHTTP() {
 				c.abort(relay.BackendReset)
 			}
 		},
+		Sending: func(r *http.Request) int64 {
+			if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
+				return relay.Sending(c.client)
+			}
+			return 0
+		},
 		Sent: func(r *http.Request, route, backend, endpoint string) {
 			if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
 				c.set(func(k *known) { k.route, k.backend, k.endpoint = route, backend, endpoint })
@@ -130,7 +136,7 @@ func (s *Server) httpListener(r *http.Request, host string) httproute.Listener {
 		if l == nil {
 			return httproute.Listener{}
 		}
-		return httproute.Listener{Name: l.config.Name, Hosts: l.config.HTTP, Port: l.config.Port, Certificate: l.config.BackendCertificate}
+		return httproute.Listener{Name: l.config.Name, Hosts: l.config.HTTP, Port: l.config.Port, Certificate: l.config.BackendCertificate, IdleTimeout: l.idle}
 	}
 	mine := st.listeners[c.listener.config.Name]
 	if mine == nil {
@@ -139,6 +145,7 @@ func (s *Server) httpListener(r *http.Request, host string) httproute.Listener {
 	return httproute.Listener{
 		Name: mine.config.Name, Hosts: mine.config.HTTP, Port: mine.config.Port,
 		Misdirected: l != nil && l.config.Name != mine.config.Name, Unverified: !c.passes(mine, r.TLS), Certificate: mine.config.BackendCertificate,
+		IdleTimeout: mine.idle,
 	}
 }
 

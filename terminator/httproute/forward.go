@@ -39,6 +39,7 @@ type exchange struct {
 	target url.URL // of the client, normalized
 	// certificate is Listener.Certificate.
 	certificate string
+	idleTimeout time.Duration // of the listener, or 0
 
 	in    *http.Request // as it came
 	rec   *recorder
@@ -46,6 +47,7 @@ type exchange struct {
 	body  *clientBody
 	pool  *pool
 	timer *time.Timer
+	idle  *time.Timer // or nil
 
 	tunnel *tunnel // after a 101
 
@@ -53,6 +55,7 @@ type exchange struct {
 	done     bool
 	timedOut bool
 	broke    atomic.Bool // it was not the client that ended it
+	stalled  atomic.Bool // the client did not go on with the body
 }
 
 // forward sends a request to its backend and the response to the client.
@@ -73,6 +76,10 @@ func (x *exchange) forward() {
 	if d := timeout(x.rule); d > 0 {
 		x.timer = time.AfterFunc(d, func() { x.expire(); cancel(errTimeout) })
 		defer x.timer.Stop()
+	}
+	if x.idleTimeout > 0 && !x.out.http1 {
+		x.watchIdle(x.idleTimeout, cancel)
+		defer func() { x.idle.Stop() }()
 	}
 	if x.out.http1 {
 		defer x.abortBroken()
@@ -189,6 +196,9 @@ func (x *exchange) fail(w http.ResponseWriter, _ *http.Request, err error) {
 	var code int
 	var netErr net.Error
 	switch {
+	case x.expired() && x.stalled.Load():
+		http.Error(w, "the body of the request does not go on", http.StatusRequestTimeout)
+		return
 	case x.expired():
 		code = http.StatusGatewayTimeout
 	case x.in.Context().Err() != nil:

@@ -56,6 +56,9 @@ type Listener struct {
 	Unverified bool
 	// Certificate is what backends are shown (config.Listener.BackendCertificate).
 	Certificate string
+	// IdleTimeout ends a request of HTTP/2 of which nothing moves for so long; 0 for
+	// none. Those of HTTP/1 have a connection for themselves, and end with that.
+	IdleTimeout time.Duration
 }
 
 // Upstream is a backend as the requests of some listeners use it.
@@ -102,6 +105,10 @@ type Options struct {
 	// HTTP/1, before the connection is closed. Optional; without it a
 	// response to HTTP/1.0 that ends with the connection looks complete.
 	Abort func(r *http.Request)
+
+	// Sending, when set, returns a number that changes for as long as the kernel holds
+	// bytes for r's client and the client takes them: its requests have not stopped then.
+	Sending func(r *http.Request) int64
 
 	// Sent, when set, is told of each request that has a connection to an
 	// endpoint of its backend.
@@ -200,7 +207,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "the route has no backend for this request, see its status", http.StatusInternalServerError)
 			return
 		}
-		x.rule, x.ref, x.target, x.certificate = rule, ref, target, l.Certificate
+		x.rule, x.ref, x.target, x.certificate, x.idleTimeout = rule, ref, target, l.Certificate, l.IdleTimeout
 		x.forward()
 	}
 }

@@ -41,7 +41,8 @@ const (
 	ClientGone Result = "client_gone"
 	// Broken means that the response of the backend broke off.
 	Broken Result = "backend_broken"
-	// Timeout means that a limit of the rule cut the response off.
+	// Timeout means that a limit of the rule, or the listener's idle timeout, cut the
+	// response off.
 	Timeout Result = "timeout"
 )
 
@@ -50,7 +51,8 @@ type recorder struct {
 	http.ResponseWriter
 	Served
 	up, down atomic.Int64
-	gone     atomic.Bool // the client takes no more
+	headers  atomic.Int64 // that were sent
+	gone     atomic.Bool  // the client takes no more
 }
 
 // Unwrap serves http.ResponseController.
@@ -58,6 +60,7 @@ func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // WriteHeader implements http.ResponseWriter.
 func (w *recorder) WriteHeader(code int) {
+	w.headers.Add(1)
 	if code >= 200 {
 		w.Status = code
 	}
@@ -73,6 +76,9 @@ func (w *recorder) Write(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// moved returns a number that grows with everything that passes.
+func (w *recorder) moved() int64 { return w.up.Load() + w.down.Load() + w.headers.Load() }
 
 // left tells whether the client is gone.
 func (w *recorder) left(r *http.Request) bool { return w.gone.Load() || r.Context().Err() != nil }

@@ -108,6 +108,15 @@ func Moved(c syscall.Conn) int64 {
 	return n
 }
 
+// Sending returns a number that changes for as long as the kernel holds bytes for
+// the peer and the peer takes them.
+func Sending(c syscall.Conn) int64 {
+	if outQueue(c) == 0 {
+		return 0
+	}
+	return int64(tcpInfo(c).Bytes_acked)
+}
+
 // outQueue returns how many bytes the peer has not acknowledged.
 func outQueue(c syscall.Conn) (n int) {
 	raw, err := c.SyscallConn()
