@@ -89,6 +89,9 @@ func (x *exchange) forward() {
 	}
 
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		if q, ok := info.Conn.(*quiet); ok && info.Reused {
+			q.await()
+		}
 		w.Endpoint = info.Conn.RemoteAddr().String()
 		if h.Sent != nil {
 			h.Sent(r, w.Route, w.Backend, w.Endpoint)

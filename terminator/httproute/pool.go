@@ -112,6 +112,14 @@ func (h *Handler) transport(to Upstream, protocol Protocol) *http.Transport {
 	switch {
 	case protocol.Name != "h2c":
 		t.Protocols.SetHTTP1(true)
+		t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c, err := dial(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			return newQuiet(c), nil
+		}
+		t.DialTLSContext = t.DialContext
 	case protocol.TLS != "":
 		t.Protocols.SetHTTP2(true)
 	default:

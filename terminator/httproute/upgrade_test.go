@@ -149,18 +149,22 @@ func TestOnlyWebSocketUpgrades(t *testing.T) {
 // Nobody asked for an upgrade, and the backend upgrades: what follows would be
 // taken for responses of the gateway.
 func TestAnUpgradeThatWasNotAskedForIsRefused(t *testing.T) {
-	a := rawBackend(t, func(c *net.TCPConn) {
-		_, _ = http.ReadRequest(bufio.NewReader(c))
-		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")
-		_, _ = io.Copy(io.Discard, c)
-	})
-	g := start(t, state{hosts: to(), endpoints: map[string]string{"a": a}})
-	each(t, g, func(t *testing.T, c *http.Client, url string) {
-		if res, _ := request(t, c, "GET", url, "", nil, nil); res.StatusCode != http.StatusBadGateway {
-			t.Errorf("status %d", res.StatusCode)
-		}
-		if n := g.open.Load(); n != 0 {
-			t.Errorf("%d connections stay open", n)
-		}
-	})
+	for _, fields := range []string{"Connection: Upgrade\r\nUpgrade: websocket\r\n", "Connection: Upgrade\r\n", "Connection: Upgrade\r\nUpgrade: \r\n", "Upgrade: websocket\r\n", ""} {
+		a := rawBackend(t, func(c *net.TCPConn) {
+			_, _ = http.ReadRequest(bufio.NewReader(c))
+			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\n"+fields+"\r\nHTTP/1.1 200 OK\r\n\r\n")
+			_, _ = io.Copy(io.Discard, c)
+		})
+		g := start(t, state{hosts: to(), endpoints: map[string]string{"a": a}})
+		each(t, g, func(t *testing.T, c *http.Client, url string) {
+			if res, _ := request(t, c, "GET", url, "", nil, nil); res.StatusCode != http.StatusBadGateway {
+				t.Errorf("%q: status %d", fields, res.StatusCode)
+			}
+			for end := time.Now().Add(10 * time.Second); g.open.Load() != 0; time.Sleep(10 * time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatalf("%q: %d connections stay open", fields, g.open.Load())
+				}
+			}
+		})
+	}
 }
