@@ -26,7 +26,7 @@ func clusterController(e *env, flags *flag.FlagSet, args []string) error {
 	if err != nil {
 		return err
 	}
-	log := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: level}))
+	log := newLog(e.stderr, level)
 	harden(log)
 	klog.SetSlogLogger(log.With("from", "client-go"))
 	opts := controller.Options{Config: config, Namespace: c.namespace, Identity: identity(), Log: log}

@@ -96,11 +96,20 @@ func isAddress(s string) bool {
 
 // open opens the logs; the access log is nil where there is to be none.
 func (f *runFlags) open(e *env) (log *slog.Logger, accessLog io.WriteCloser, err error) {
-	log = slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: f.logLevel}))
+	log = newLog(e.stderr, f.logLevel)
 	harden(log)
 	f.lostLines = agent.NewLostLines()
 	accessLog, err = openAccessLog(f.accessLog, e.stdout, log, f.lostLines)
 	return log, accessLog, err
+}
+
+// newLog returns the log of a program that serves. What libraries say by package log is
+// in it for those who debug: net/http prints what a backend says unasked, each time.
+func newLog(w io.Writer, level slog.Leveler) *slog.Logger {
+	log := slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+	slog.SetLogLoggerLevel(slog.LevelDebug)
+	slog.SetDefault(log)
+	return log
 }
 
 // harden is for whoever holds private keys.
