@@ -67,7 +67,9 @@ func (x *exchange) forward() {
 		return
 	}
 	defer h.release(x.pool)
-	x.body = &clientBody{ReadCloser: r.Body, read: &w.up}
+	trim := func() { trimTrailer(r.Trailer, x.rule.RequestHeaders, x.ref.RequestHeaders) }
+	trim() // of what is announced
+	x.body = &clientBody{ReadCloser: r.Body, read: &w.up, ended: trim}
 	x.body.complete.Store(r.ContentLength == 0)
 	x.out = &response{ResponseWriter: w, body: x.body, http1: r.ProtoMajor == 1, http10: !r.ProtoAtLeast(1, 1)}
 
@@ -280,6 +282,7 @@ func (x *exchange) finish() {
 type clientBody struct {
 	io.ReadCloser
 	read             *atomic.Int64 // bytes
+	ended            func()        // called before its end is told
 	complete, failed atomic.Bool
 }
 
@@ -287,6 +290,7 @@ func (b *clientBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.read.Add(int64(n))
 	if err == io.EOF {
+		b.ended()
 		b.complete.Store(true)
 	} else if err != nil {
 		b.failed.Store(true)

@@ -4,6 +4,7 @@ package httproute
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -159,6 +160,34 @@ func TestTrailersPassBothWays(t *testing.T) {
 				t.Errorf("body %q, %v, trailer %s", body, err, d)
 			}
 		})
+	}
+}
+
+// To a backend that takes trailers for fields of the header they would say who the
+// client is, and what a rule removes.
+func TestTrailersSayNothingForTheGateway(t *testing.T) {
+	for _, protocol := range []string{"", "h2c"} {
+		g := start(t, state{hosts: to(func(r *config.HTTPRule) {
+			r.RequestHeaders = &config.HTTPHeaders{Remove: []string{"x-admin"}, Set: []config.HTTPHeader{{Name: "X-Set", Value: "1"}}}
+		}), endpoints: map[string]string{"a": echoBackend(t, "a")}, protocol: map[string]string{"a": protocol}})
+		c, err := net.Dial("tcp", g.plain.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, X-Request-Id\r\n\r\n2\r\nhi\r\n0\r\n"+
+			"X-Sum: 7\r\nX-Request-Id: forged\r\nX-Forwarded-For: 192.0.2.1\r\nContent-Length: 5\r\nHost: y\r\nX-Admin: yes\r\nX-Set: 2\r\n\r\n")
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got echo
+		if err := json.NewDecoder(res.Body).Decode(&got); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.Close()
+		if want := (http.Header{"X-Sum": {"7"}}); !cmp.Equal(got.Trailer, want) || got.Body != "hi" {
+			t.Errorf("%q: the backend got %q and the trailer %v, want %v", protocol, got.Body, got.Trailer, want)
+		}
 	}
 }
 
