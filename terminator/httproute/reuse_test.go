@@ -6,8 +6,10 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -50,6 +52,8 @@ func pooledBackend(t *testing.T, answer func(r *http.Request) string) string {
 
 // What a backend says beyond a response belongs to nobody.
 func TestWhatComesBehindAResponseIsNoOtherClients(t *testing.T) {
+	log.SetOutput(io.Discard) // net/http's, of each
+	t.Cleanup(func() { log.SetOutput(os.Stderr) })
 	const poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
 	for name, head := range map[string]string{
 		"HEAD with a body": fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", len(poison)),
