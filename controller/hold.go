@@ -6,9 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/sluice-gateway/sluice/controller/translate"
@@ -19,24 +19,26 @@ import (
 // changes its controller, so what is held here is let go here. Others are not
 // touched.
 func (l *loop) holdClasses(ctx context.Context, r *translate.Resources) error {
-	used := map[gwv1.ObjectName]bool{}
+	const finalizer = gwv1.GatewayClassFinalizerGatewaysExist
+	used := map[string]bool{}
 	for _, g := range r.Gateways {
-		used[g.Spec.GatewayClassName] = true
+		used[string(g.Spec.GatewayClassName)] = true
 	}
 	var problems []error
 	for _, c := range r.GatewayClasses {
-		k := translate.Key{Kind: "GatewayClass", Name: c.Name}
 		if c.Spec.ControllerName != ControllerName {
 			continue
 		}
+		k := translate.Key{Kind: "GatewayClass", Name: c.Name}
 		o := l.objects[k].(*gwv1.GatewayClass) // its status may just have been written
 		changed := o.DeepCopy()
-		switch held := slices.Contains(o.Finalizers, gwv1.GatewayClassFinalizerGatewaysExist); {
-		case used[gwv1.ObjectName(c.Name)] && !held && o.DeletionTimestamp.IsZero():
-			changed.Finalizers = append(changed.Finalizers, gwv1.GatewayClassFinalizerGatewaysExist)
-		case !used[gwv1.ObjectName(c.Name)] && held:
-			changed.Finalizers = slices.DeleteFunc(changed.Finalizers, func(f string) bool { return f == gwv1.GatewayClassFinalizerGatewaysExist })
-		default:
+		different := false
+		if !used[c.Name] {
+			different = controllerutil.RemoveFinalizer(changed, finalizer)
+		} else if o.DeletionTimestamp.IsZero() {
+			different = controllerutil.AddFinalizer(changed, finalizer)
+		}
+		if !different {
 			continue
 		}
 		err := l.client.Patch(ctx, changed, client.MergeFromWithOptions(o, client.MergeFromWithOptimisticLock{}))
