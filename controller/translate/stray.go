@@ -36,10 +36,19 @@ func (t *translator) warnStrays(some []Status, strays map[Key][]string) {
 // strays is what there is to tell about such objects.
 func (t *translator) strays() map[Key][]string {
 	all := map[Key][]string{}
+	warn := func(k Key, format string, args ...any) { all[k] = append(all[k], fmt.Sprintf(format, args...)) }
 	if t.alone() {
+		if len(t.gateways) > 0 {
+			return all // those of other controllers are meant to be
+		}
+		for _, o := range t.in.Gateways {
+			if k := t.classes[string(o.Spec.GatewayClassName)]; k != nil {
+				warn(Key{"Gateway", o.Namespace, o.Name}, "nothing is served: GatewayClass %q is of controllerName %s; that of Sluice is %s",
+					o.Spec.GatewayClassName, k.object.Spec.ControllerName, t.ControllerName)
+			}
+		}
 		return all
 	}
-	warn := func(k Key, format string, args ...any) { all[k] = append(all[k], fmt.Sprintf(format, args...)) }
 	known := map[Key]bool{}
 	for _, o := range t.in.Gateways {
 		k := Key{"Gateway", o.Namespace, o.Name}
