@@ -123,17 +123,17 @@ type connection struct {
 
 	countedUp, countedDown int64 // bytes in the totals; guarded by Metrics.mu
 
-	young *list.Element // while in a handshake, under the mutex of the registry
+	crowd *crowd        // while in a handshake; it and young under the mutex of the registry
+	young *list.Element // in crowd
 }
 
 // registry holds the open connections.
 type registry struct {
-	next atomic.Uint64
-	mu   sync.Mutex
-	live map[uint64]*connection
-	wait []chan struct{}
-	// young are the connections in a TLS handshake, oldest first.
-	young list.List
+	next  atomic.Uint64
+	mu    sync.Mutex
+	live  map[uint64]*connection
+	wait  []chan struct{}
+	young young
 }
 
 // open begins a connection.
@@ -144,7 +144,7 @@ func (s *Server) open(k *socket, tcp *net.TCPConn) *connection {
 	s.conns.mu.Lock()
 	s.conns.live[c.known.id] = c
 	if c.port.tls {
-		c.young = s.conns.young.PushBack(c)
+		s.conns.young.add(c, addrPort(tcp.RemoteAddr()).Addr())
 	}
 	s.conns.mu.Unlock()
 	return c
@@ -335,35 +335,26 @@ func (r *registry) undecided() bool {
 func (r *registry) grown(c *connection) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.forgetYoung(c)
+	r.young.remove(c)
 }
 
-func (r *registry) forgetYoung(c *connection) {
-	if c.young != nil {
-		r.young.Remove(c.young)
-		c.young = nil
-	}
-}
-
-// evict resets the connection that is in its handshake for longest, if there
-// is one: clients that only connect must not keep others out.
+// evict makes room: clients that only connect must not keep others out.
 func (r *registry) evict() {
 	r.mu.Lock()
-	front := r.young.Front()
-	if front == nil {
-		r.mu.Unlock()
-		return
+	c := r.young.oldest()
+	if c != nil {
+		r.young.remove(c)
 	}
-	c := front.Value.(*connection)
-	r.forgetYoung(c)
 	r.mu.Unlock()
-	c.abort(endEvicted)
+	if c != nil {
+		c.abort(endEvicted)
+	}
 }
 
 func (r *registry) remove(c *connection) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.forgetYoung(c)
+	r.young.remove(c)
 	delete(r.live, c.known.id)
 	if len(r.live) == 0 {
 		for _, w := range r.wait {

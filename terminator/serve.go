@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-gateway/sluice/terminator/balance"
+	"github.com/sluice-gateway/sluice/terminator/loop"
 	"github.com/sluice-gateway/sluice/terminator/record"
 	"github.com/sluice-gateway/sluice/terminator/relay"
 )
@@ -147,10 +148,12 @@ func (leg *clientLeg) compute() relay.End {
 			return endHandshake
 		}
 	}
-	began := time.Now()
+	runtime.LockOSThread() // its processor time is the handshake's
+	began := loop.Used()
 	leg.OnWait = func() {
 		leg.OnWait = nil
-		turns.give(&c.listener.share, time.Since(began))
+		turns.give(&c.listener.share, loop.Used()-began)
+		runtime.UnlockOSThread()
 	}
 	return ""
 }
@@ -172,8 +175,12 @@ func (l *listener) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 func (s *Server) handshake(c *connection) {
 	leg := &clientLeg{Wire: relay.NewWire(c.client), c: c, from: addrPort(c.client.RemoteAddr()).Addr(), keys: record.Keys{NoGCM: s.NoGCM}}
 	_ = c.client.SetDeadline(c.known.start.Add(s.HandshakeTimeout))
-	conn := tls.Server(leg, s.hello)
-	err := conn.Handshake()
+	var conn *tls.Conn
+	err := leg.Await()
+	if err == nil {
+		conn = tls.Server(leg, s.hello)
+		err = conn.Handshake()
+	}
 	if leg.OnWait != nil {
 		leg.OnWait()
 	}

@@ -177,7 +177,7 @@ func (s *Server) Run(ctx context.Context) error {
 			s.Log.Warn("connections are carried by goroutines, which costs more", "error", err)
 		}
 		defer s.loops.Close()
-		s.turns.beside(s.loops.Load)
+		s.turns.beside(s.loops.Settled)
 	}
 	s.mu.Lock()
 	s.phase = running

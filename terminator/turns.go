@@ -19,48 +19,64 @@ import (
 // come from, and of those from one place the newest is first: who has waited
 // for long has given up, or is about to.
 //
-// What is established comes first: as many processors as the event loops use have no
-// turn, as long as one has.
+// What is established comes first: as many processors as the event loops could use for it
+// have no turn, as long as one has. Where they wait for processors nevertheless, a
+// listener rests after each handshake.
 type turns struct {
 	mu      sync.Mutex
-	load    func() float64 // how many processors the event loops use; nil for none
-	all     int            // turns, one for each processor
+	load    func() (used, waited float64) // for what is established, in processors; nil for no event loops
+	all     int                           // turns, one for each processor
 	free    int
-	kept    int // of those that are free for the event loops, at most all but one
+	kept    int  // of those that are free for the event loops, at most all but one
+	scarce  bool // the event loops wait for processors
 	looked  time.Time
 	waiting int
 	now     time.Duration // share.used of whoever came last
-	shares  shares        // those that somebody waits for
+	shares  shares        // those that somebody waits for and that do not rest
 }
 
 const (
-	// little is how much of a processor the event loops may use and are not kept one
-	// for: new connections alone cause so much.
+	// little is how much of a processor established connections may want and are not kept
+	// one for.
 	little = 0.05
+	// scarcity is for what part of the time in which they could run the event loops
+	// may wait.
+	scarcity = 0.2
+	// rest is for how long a listener rests, in times of what a handshake took.
+	rest = 4
 	// lookEvery is how often the event loops are asked.
 	lookEvery = 10 * time.Millisecond
 )
 
-// beside has the event loops come first, by the load that they have.
-func (t *turns) beside(load func() float64) {
+// beside has what is established come first, by the load that the event loops have of it.
+func (t *turns) beside(load func() (used, waited float64)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.load = load
 }
 
+// look asks the event loops, unless it did so just now.
+func (t *turns) look() {
+	if now := time.Now(); t.load != nil && now.Sub(t.looked) > lookEvery {
+		used, waited := t.load()
+		want := used + waited
+		t.looked, t.kept = now, min(int(math.Ceil(want-little)), t.all-1)
+		t.scarce = want > little && waited > scarcity*want
+	}
+}
+
 // ready tells whether there is a turn. When there is none somebody computes, who
 // will give one.
 func (t *turns) ready() bool {
-	if now := time.Now(); t.load != nil && now.Sub(t.looked) > lookEvery {
-		t.looked, t.kept = now, min(int(math.Ceil(t.load()-little)), t.all-1)
-	}
+	t.look()
 	return t.free > t.kept
 }
 
 // share is the part that one listener has of the turns. The zero value is ready.
 type share struct {
 	used    time.Duration // computing, or turns.now if that was more when it came last
-	index   int           // in turns.shares, while somebody waits
+	resting int           // how many of its handshakes it rests from
+	index   int           // in turns.shares, while somebody waits and it does not rest
 	sources list.List     // of *source, the next one first
 	byPlace map[netip.Prefix]*list.Element
 }
@@ -68,13 +84,14 @@ type share struct {
 // source are the clients of a listener that wait and come from one place.
 type source struct {
 	place   netip.Prefix
-	waiting []*waiter // oldest first
+	waiting list.List // of *waiter, oldest first
 }
 
 // waiter is a handshake that waits for its turn.
 type waiter struct {
 	share  *share
 	source *list.Element // nil when it waits no more
+	at     *list.Element // in source.waiting
 	turn   chan bool     // gets one value: whether it has come
 }
 
@@ -94,7 +111,7 @@ func (t *turns) take(s *share, client netip.Addr) *waiter {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.used = max(s.used, t.now)
-	if len(t.shares) == 0 && t.ready() {
+	if len(t.shares) == 0 && s.resting == 0 && t.ready() {
 		t.free--
 		t.now = s.used
 		return nil
@@ -103,28 +120,50 @@ func (t *turns) take(s *share, client netip.Addr) *waiter {
 	t.waiting++
 	if s.sources.Len() == 0 {
 		s.byPlace = map[netip.Prefix]*list.Element{}
-		heap.Push(&t.shares, s)
+		if s.resting == 0 {
+			heap.Push(&t.shares, s)
+		}
 	}
 	p := place(client)
 	if w.source = s.byPlace[p]; w.source == nil {
 		w.source = s.sources.PushFront(&source{place: p})
 		s.byPlace[p] = w.source
 	}
-	from := w.source.Value.(*source)
-	from.waiting = append(from.waiting, w)
+	w.at = w.source.Value.(*source).waiting.PushBack(w)
 	t.next() // the event loops may use less by now
 	return w
 }
 
-// give ends a turn in which a handshake has computed for so long.
+// give ends a turn in which a handshake has used a processor for so long.
 func (t *turns) give(s *share, took time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.used += took
-	if s.sources.Len() > 0 {
+	t.look()
+	waits := s.sources.Len() > 0 && s.resting == 0 // as its place in the heap says
+	switch {
+	case t.scarce:
+		if waits {
+			heap.Remove(&t.shares, s.index)
+		}
+		s.resting++
+		time.AfterFunc(rest*took, func() { t.rested(s) })
+	case waits:
 		heap.Fix(&t.shares, s.index)
 	}
 	t.free++
+	t.next()
+}
+
+// rested ends a listener's rest from a handshake.
+func (t *turns) rested(s *share) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.resting--
+	if s.resting == 0 && s.sources.Len() > 0 {
+		s.used = max(s.used, t.now)
+		heap.Push(&t.shares, s)
+	}
 	t.next()
 }
 
@@ -136,8 +175,7 @@ func (t *turns) next() {
 		t.now = next.used
 		e := next.sources.Front()
 		next.sources.MoveToBack(e)
-		waiting := e.Value.(*source).waiting
-		t.end(waiting[len(waiting)-1], true)
+		t.end(e.Value.(*source).waiting.Back().Value.(*waiter), true)
 	}
 }
 
@@ -152,18 +190,14 @@ func (t *turns) shed(w *waiter) {
 
 func (t *turns) end(w *waiter, turn bool) {
 	s, from := w.share, w.source.Value.(*source)
-	for i, other := range from.waiting {
-		if other == w {
-			from.waiting = append(from.waiting[:i], from.waiting[i+1:]...)
-			break
-		}
-	}
-	if len(from.waiting) == 0 {
+	if from.waiting.Remove(w.at); from.waiting.Len() == 0 {
 		s.sources.Remove(w.source)
 		delete(s.byPlace, from.place)
 	}
 	if s.sources.Len() == 0 {
-		heap.Remove(&t.shares, s.index)
+		if s.resting == 0 {
+			heap.Remove(&t.shares, s.index)
+		}
 		s.byPlace = nil
 	}
 	w.source = nil

@@ -112,8 +112,18 @@ func TestNetworksTakeTurns(t *testing.T) {
 // Turns are neither lost nor made, and nobody is told twice, whatever happens
 // at a time.
 func TestTurnsAreNeitherLostNorMade(t *testing.T) {
+	for name, load := range map[string]func() (used, waited float64){
+		"no event loops":        nil,
+		"event loops that wait": func() (used, waited float64) { return 1, 1 },
+		"ever other loads":      func() (used, waited float64) { return 4 * rand.Float64(), rand.Float64() },
+	} {
+		t.Run(name, func(t *testing.T) { neitherLostNorMade(t, load) })
+	}
+}
+
+func neitherLostNorMade(t *testing.T, load func() (used, waited float64)) {
 	const most = 3
-	turns := turns{free: most}
+	turns := turns{all: most, free: most, load: load}
 	listeners := make([]share, 3)
 	var running, shed atomic.Int64
 	var wg sync.WaitGroup
@@ -147,6 +157,11 @@ func TestTurnsAreNeitherLostNorMade(t *testing.T) {
 		t.Errorf("at the end %d turns are free of %d, %d wait, %d listeners", turns.free, most, turns.count(), len(turns.shares))
 	}
 	for i := range listeners {
+		eventually(t, "it rests no more", func() bool {
+			turns.mu.Lock()
+			defer turns.mu.Unlock()
+			return listeners[i].resting == 0
+		})
 		if listeners[i].sources.Len()+len(listeners[i].byPlace) > 0 {
 			t.Error("a source is left")
 		}
@@ -271,7 +286,7 @@ func BenchmarkTurn(b *testing.B) {
 func TestHandshakesLeaveTheEventLoopsTheirProcessors(t *testing.T) {
 	var s share
 	var load float64
-	turns := turns{all: 4, free: 4, load: func() float64 { return load }}
+	turns := turns{all: 4, free: 4, load: func() (float64, float64) { return load, 0 }}
 	waiting := map[string]*waiter{}
 	computing := 0
 	for i, step := range []struct {
@@ -302,5 +317,42 @@ func TestHandshakesLeaveTheEventLoopsTheirProcessors(t *testing.T) {
 	}
 	if turns.free != turns.all || turns.count() != 0 {
 		t.Errorf("at the end %d turns are free of %d, and %d wait", turns.free, turns.all, turns.count())
+	}
+}
+
+// While the event loops wait for processors a listener rests after each handshake, and
+// the others do not wait for it.
+func TestAListenerRestsWhileEventLoopsWait(t *testing.T) {
+	var flooded, other share
+	scarce := 1.0
+	turns := turns{all: 2, free: 2, load: func() (used, waited float64) { return 1, scarce }}
+	if turns.take(&flooded, at(1, 1)) != nil {
+		t.Fatal("the first one waits")
+	}
+	waiting := map[string]*waiter{"flood": turns.take(&flooded, at(1, 1))}
+	turns.give(&flooded, time.Hour)
+	if turns.take(&other, at(1, 1)) != nil {
+		t.Error("another listener waits for one that rests")
+	}
+	turns.give(&other, time.Nanosecond)
+	if waiting["flood, later"] = turns.take(&flooded, at(1, 1)); waiting["flood, later"] == nil {
+		t.Error("a listener that rests has a turn")
+	}
+	if w := turns.take(&other, at(1, 1)); w != nil && !turns.wait(w, time.Hour) {
+		t.Error("a rest did not end")
+	}
+	if got := come(waiting); len(got) != 0 {
+		t.Errorf("%v of a listener that rests", got)
+	}
+	scarce, turns.looked = 0, time.Time{}
+	turns.give(&other, time.Hour)
+	if turns.take(&other, at(1, 1)) != nil {
+		t.Error("a listener rests while no event loop waits")
+	}
+	for _, w := range waiting {
+		turns.shed(w)
+	}
+	if n := turns.count(); n != 0 {
+		t.Errorf("%d wait", n)
 	}
 }

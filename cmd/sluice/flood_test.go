@@ -27,8 +27,8 @@ import (
 
 const floodedName = "flooded.example.com"
 
-// T33, T35: a flood of ClientHellos, twice as many as the gateway can answer, at one
-// of two listeners. Connections that exist go on, whoever comes to the other listener
+// T33, T35: a flood of ClientHellos, twice as many as the gateway can answer when it has
+// nothing else to do, at one of two listeners. Connections that exist go on, whoever comes to the other listener
 // is served, and who comes to the same one from another network, too. How fast is a
 // figure. Ten seconds of it with SLUICE_LONG set.
 func TestAFloodOfHandshakesWaitsForItself(t *testing.T) {
@@ -58,6 +58,7 @@ func testFlood(t *testing.T, splice, key string) {
 	g := launch(t, serveTCP(t, echo), nil, "-splice", splice, "-metrics", metrics)
 	g.addFlooded(key)
 	before := g.holds(metrics)
+	most := flood(t, g.port, lasts/2, 32, 0)
 
 	// What goes on all the time.
 	ctx, stop := context.WithCancel(t.Context())
@@ -94,7 +95,6 @@ func testFlood(t *testing.T, splice, key string) {
 		return other, same, (moved.Load() - at) * int64(time.Second) / int64(d)
 	}
 	idleOther, idleSame, idleRate := visit(lasts)
-	most := flood(t, g.port, lasts/2, 32, 0)
 	rate := 2 * float64(most.answered) / (lasts / 2).Seconds()
 	// What the flood costs this machine that is not the gateway's doing: the same at a
 	// server that only answers.

@@ -48,6 +48,7 @@ type Watch struct {
 	events  uint32 // in epoll: EPOLLIN and EPOLLOUT
 	want    uint32 // of these, what the handler waits for
 	tick    uint32 // the last one in which there was an event
+	second  uint16 // in which it was added, as meter.second
 	state   state
 }
 
@@ -127,7 +128,7 @@ func (l *Loop) Add(w *Watch, h Handler, events uint32) error {
 	}
 	last := len(l.free) - 1
 	l.round++
-	*w = Watch{Socket: w.Socket, handler: h, slot: l.free[last], round: l.round, events: events, want: events, state: outside}
+	*w = Watch{Socket: w.Socket, handler: h, slot: l.free[last], round: l.round, events: events, want: events, second: l.meter.second, state: outside}
 	if err := l.control(w, unix.EPOLL_CTL_ADD); err != nil {
 		w.state = off
 		return err
@@ -215,6 +216,7 @@ func (l *Loop) run() {
 	defer l.release()
 	var events [batch]unix.EpollEvent
 	l.meter.start()
+	defer l.meter.stop()
 	for {
 		n := l.wait(&events)
 		l.meter.look()

@@ -347,20 +347,6 @@ func TestNothingIsPostedAfterClose(t *testing.T) {
 	}
 }
 
-// TestLoadIsThatOfTheLoop has it work without pause, and then not at all.
-func TestLoadIsThatOfTheLoop(t *testing.T) {
-	l := start(t)
-	for l.Load() < 0.1 { // others may want the processors, too
-		do(t, l, func() {
-			for end := used() + time.Millisecond; used() < end; {
-			}
-		})
-	}
-	for l.Load() > 0 {
-		time.Sleep(Tick)
-	}
-}
-
 func TestASocketOfNetCanBeClosedAfterLeave(t *testing.T) {
 	ln := listen(t)
 	for range 100 {

@@ -77,15 +77,17 @@ func (l *Loops) Close() {
 	}
 }
 
-// Load returns how many processors the loops have used of late.
-func (l *Loops) Load() (load float64) {
+// Settled returns how many processors the loops have used of late for connections that
+// were there before, and how many more they were ready to use while others had them.
+func (l *Loops) Settled() (used, waited float64) {
 	if l == nil {
-		return 0
+		return 0, 0
 	}
 	for _, one := range l.loops {
-		load += one.load()
+		u, w := one.Settled()
+		used, waited = used+u, waited+w
 	}
-	return load
+	return used, waited
 }
 
 // pick returns the loop for a new connection: the first that has room.

@@ -110,6 +110,18 @@ func (w *Wire) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// Await waits for bytes of a client while undecided, and keeps them. To call it before
+// TLS has the connection spares a client that is silent the state and the stack of that.
+func (w *Wire) Await() error {
+	b, n, err := w.in.read()
+	if err != nil {
+		return truncated(err)
+	}
+	w.hello = append(w.hello, b.b[:n]...)
+	b.put()
+	return nil
+}
+
 // readHello is Read while undecided. The verdict falls inside of TLS, so a
 // record that ends here is not known to be the last.
 func (w *Wire) readHello(p []byte) (int, error) {
@@ -117,12 +129,9 @@ func (w *Wire) readHello(p []byte) (int, error) {
 		return 0, ErrHelloTooLong
 	}
 	if w.fed == len(w.hello) {
-		b, n, err := w.in.read()
-		if err != nil {
-			return 0, truncated(err)
+		if err := w.Await(); err != nil {
+			return 0, err
 		}
-		w.hello = append(w.hello, b.b[:n]...)
-		b.put()
 	}
 	w.pending = w.hello[w.fed:]
 	n := copy(p, w.pending[:w.bound(min(len(p), maxHello-w.fed))])
