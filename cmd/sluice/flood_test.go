@@ -224,9 +224,19 @@ func flood(t *testing.T, port string, lasts time.Duration, atATime int, rate flo
 		wg.Wait()
 		return flooded{n.Load(), answered.Load()}
 	}
+	// Others in this process need descriptors, too.
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		t.Error(err)
+	}
+	open := make(chan struct{}, files.Cur/2)
 	for began := time.Now(); ctx.Err() == nil; time.Sleep(time.Millisecond) {
 		for due := int64(rate * time.Since(began).Seconds()); sent < due; sent++ {
-			wg.Go(one)
+			open <- struct{}{}
+			wg.Go(func() {
+				defer func() { <-open }()
+				one()
+			})
 		}
 	}
 	wg.Wait()

@@ -276,7 +276,11 @@ func serveTCP(t *testing.T, handle func(c *net.TCPConn)) net.Addr {
 	wg.Go(func() {
 		for {
 			c, err := l.Accept()
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
 			if err != nil {
+				t.Errorf("the backend: %v", err)
 				return
 			}
 			wg.Go(func() {
