@@ -71,9 +71,9 @@ func TestABurstIsServedInTheEnd(t *testing.T) {
 			time.Sleep(500 * time.Millisecond) // the others come
 			g.signal(syscall.SIGCONT)
 			wg.Wait()
-			count.Faults = again.Load()
-			count.What = fmt.Sprintf("tried again; %d times the accept queue, of %d, was full; until a client was served %v; before %v, after %v",
-				listenOverflows(t)-overflows, queue, &took, before, g.settles(metrics, before))
+			count.Faults = listenOverflows(t) - overflows
+			count.What = fmt.Sprintf("times an accept queue of %d was full; %d clients tried again; until one was served %v; before %v, after %v",
+				queue, again.Load(), &took, before, g.settles(metrics, before))
 			t.Log(count.Faults, count.What)
 		})
 	}

@@ -58,8 +58,8 @@ func TestClientsThatNeverFinishAHandshakeKeepNobodyOut(t *testing.T) {
 			wait()
 			after := g.settles(metrics, before)
 			count.Connections, count.Bytes = took.count(), took.count()*exchangeSize
-			count.What = fmt.Sprintf("%d silent and %d trickling handshakes, %.1f KiB of memory each; visitors' handshakes %v; before %v, after %v",
-				silent, trickling, each/1024, took, before, after)
+			count.What = fmt.Sprintf("%d silent handshakes, %.1f KiB of memory each, and %d trickling; visitors' handshakes %v; before %v, after %v",
+				silent, each/1024, trickling, took, before, after)
 			t.Log(count.What)
 		})
 	}
