@@ -19,24 +19,27 @@ import (
 	"github.com/sluice-gateway/sluice/bench/figures"
 )
 
-// foreign is another tool's sockmap, by the program that it has.
+// foreign is another tool's sockmap or sockhash, by the program that it has.
 type foreign struct {
 	name string
+	in   ebpf.MapType
 	kind ebpf.ProgramType // 0: none
 	at   ebpf.AttachType
 }
 
 var foreigners = []foreign{
-	{name: "no program"},
-	{"an sk_msg program", ebpf.SkMsg, ebpf.AttachSkMsgVerdict},
-	{"an sk_skb verdict", ebpf.SkSKB, ebpf.AttachSkSKBVerdict},
-	{"an sk_skb stream verdict", ebpf.SkSKB, ebpf.AttachSkSKBStreamVerdict},
+	{name: "no program", in: ebpf.SockMap},
+	{"an sk_msg program", ebpf.SockMap, ebpf.SkMsg, ebpf.AttachSkMsgVerdict},
+	{"an sk_skb verdict", ebpf.SockMap, ebpf.SkSKB, ebpf.AttachSkSKBVerdict},
+	{"an sk_skb stream verdict", ebpf.SockMap, ebpf.SkSKB, ebpf.AttachSkSKBStreamVerdict},
+	{name: "a sockhash without program", in: ebpf.SockHash},
+	{"a sockhash with an sk_msg program", ebpf.SockHash, ebpf.SkMsg, ebpf.AttachSkMsgVerdict},
 }
 
 // sockmap makes the map. Its program lets everything pass.
 func (f foreign) sockmap(t testing.TB) *ebpf.Map {
 	t.Helper()
-	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: "sl_foreign", Type: ebpf.SockMap, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: "sl_foreign", Type: f.in, KeySize: 4, ValueSize: 4, MaxEntries: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +65,7 @@ func (f foreign) sockmap(t testing.TB) *ebpf.Map {
 func TestForeignSockmaps(t *testing.T) {
 	needRoot(t)
 	complaints := kernelLog(t)
-	count := &figures.Figures{What: "another program's sockmap"}
+	count := &figures.Figures{What: "another program's sockmap or sockhash"}
 	figures.Record(t, count)
 	const bytesEach = 1 << 20
 	carry := func(t *testing.T, p *pair, key uint64) {
@@ -139,6 +142,10 @@ func TestForeignSockmaps(t *testing.T) {
 func own(t testing.TB, m *ebpf.Map, established int32, port uint16) {
 	t.Helper()
 	const op, remotePort, localPort = 0, 64, 68 // struct bpf_sock_ops
+	update := asm.FnSockMapUpdate
+	if m.Type() == ebpf.SockHash {
+		update = asm.FnSockHashUpdate
+	}
 	where, want := int16(localPort), int32(port)
 	if established == activeEstablished {
 		where, want = remotePort, int32(uint32(port&0xff)<<24|uint32(port>>8)<<16)
@@ -157,7 +164,7 @@ func own(t testing.TB, m *ebpf.Map, established int32, port uint16) {
 			asm.Mov.Reg(asm.R3, asm.RFP),
 			asm.Add.Imm(asm.R3, -4),
 			asm.Mov.Imm(asm.R4, 0),
-			asm.FnSockMapUpdate.Call(),
+			update.Call(),
 			asm.Mov.Imm(asm.R0, 1).WithSymbol("out"),
 			asm.Return(),
 		},

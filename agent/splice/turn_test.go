@@ -66,7 +66,8 @@ func TestReaderThatTurnsToSpliceGetsNoByteOutOfOrder(t *testing.T) {
 	l := listen(t, "tcp", "127.0.0.1:0")
 	know(t, s, addrOf(l), On) // do not learn
 	total, atATime := long(400, 20_000), 20
-	figures.Record(t, &figures.Figures{Connections: int64(total), Faults: int64(total), What: "the backend stalls and turns to splice(2)"})
+	count := &figures.Figures{Connections: int64(total), Faults: int64(total)}
+	figures.Record(t, count)
 	var whole, reset, beyond atomic.Int64
 	for done := 0; done < total; done += atATime {
 		var pairs []*pair
@@ -96,7 +97,8 @@ func TestReaderThatTurnsToSpliceGetsNoByteOutOfOrder(t *testing.T) {
 		}
 		wg.Wait()
 	}
-	t.Logf("%d streams were whole and %d reset; %d of the backends turned while the agent waited", whole.Load(), reset.Load(), beyond.Load())
+	count.What = fmt.Sprintf("the backend stalls and turns to splice(2): %d streams were whole and %d reset; %d turned while the agent waited", whole.Load(), reset.Load(), beyond.Load())
+	t.Log(count.What)
 	if whole.Load() == 0 || reset.Load() == 0 || beyond.Load() == 0 {
 		t.Error("want some of each")
 	}

@@ -72,6 +72,9 @@ func Record(t T, f *Figures) {
 	}
 	pkg := caller()
 	t.Cleanup(func() {
+		if t.Failed() {
+			f.Failures = max(f.Failures, 1)
+		}
 		e := Entry{Package: pkg, Test: t.Name(), Figures: *f, Passed: !t.Failed(),
 			Date: time.Now().UTC().Format(time.DateOnly), Kernel: f.Kernel}
 		if err := e.Keep(dir); err != nil {

@@ -88,7 +88,8 @@ func TestSuccessorsRefuseNobody(t *testing.T) {
 			count.Connections = short.Load() + int64(times)
 			count.Bytes = short.Load()<<12 + int64(times)*200<<10
 			g.remembers(metrics, "sluice_predecessor_connections 0")
-			t.Logf("%d take-overs, %d new connections (%.0f a second)", times, short.Load(), float64(short.Load())/took.Seconds())
+			count.What = fmt.Sprintf("a successor takes over; %.0f new connections a second", float64(short.Load())/took.Seconds())
+			t.Log(times, count.What)
 			if err := g.end(syscall.SIGTERM); err != nil {
 				t.Error(err)
 			}

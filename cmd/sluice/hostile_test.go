@@ -58,8 +58,8 @@ func TestClientsThatNeverFinishAHandshakeKeepNobodyOut(t *testing.T) {
 			wait()
 			after := g.settles(metrics, before)
 			count.Connections, count.Bytes = took.count(), took.count()*exchangeSize
-			count.What = fmt.Sprintf("%d silent handshakes, %.1f KiB of memory each, and %d trickling; visitors' handshakes %v; before %v, after %v",
-				silent, each/1024, trickling, took, before, after)
+			count.What = fmt.Sprintf("%d silent handshakes, %.1f KiB of memory each, and %d trickling; the silent ones ended after %v, the others after %v; visitors' handshakes %v; before %v, after %v",
+				silent, each/1024, trickling, &h.ended, &more.ended, took, before, after)
 			t.Log(count.What)
 		})
 	}
@@ -68,6 +68,7 @@ func TestClientsThatNeverFinishAHandshakeKeepNobodyOut(t *testing.T) {
 // hostiles are connections that do not want to be served.
 type hostiles struct {
 	open  atomic.Int64
+	ended latencies      // how long each was there
 	over  sync.WaitGroup // until each has ended
 	close func()
 }
@@ -92,8 +93,10 @@ func (g *gateway) hostiles(silent, trickling int) *hostiles {
 		}
 		all = append(all, c)
 		h.open.Add(1)
+		began := time.Now()
 		h.over.Go(func() {
 			defer h.open.Add(-1)
+			defer func() { h.ended.add(time.Since(began)) }()
 			_ = c.SetDeadline(time.Now().Add(2 * time.Minute))
 			if i >= silent {
 				for _, b := range hello {
