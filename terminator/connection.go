@@ -4,7 +4,6 @@ package terminator
 
 import (
 	"cmp"
-	"container/list"
 	"context"
 	"crypto/tls"
 	"net"
@@ -123,8 +122,7 @@ type connection struct {
 
 	countedUp, countedDown int64 // bytes in the totals; guarded by Metrics.mu
 
-	crowd *crowd        // while in a handshake; it and young under the mutex of the registry
-	young *list.Element // in crowd
+	young *member // while in a handshake, under the mutex of the registry
 }
 
 // registry holds the open connections.
@@ -341,7 +339,7 @@ func (r *registry) grown(c *connection) {
 // evict makes room: clients that only connect must not keep others out.
 func (r *registry) evict() {
 	r.mu.Lock()
-	c := r.young.oldest()
+	c := r.young.first()
 	if c != nil {
 		r.young.remove(c)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-gateway/sluice/terminator/loop"
 	"github.com/sluice-gateway/sluice/terminator/relay"
 )
 
@@ -243,8 +244,9 @@ func (r *reserve) refuse(ln *net.TCPListener) {
 }
 
 // descriptorReserve is what is kept of the process's descriptors for other
-// things than connections: listeners, files, metrics, BPF.
-const descriptorReserve = 128
+// things than connections: listeners, files, metrics, BPF, and for each processor the
+// three of an event loop.
+func descriptorReserve() uint64 { return 128 + 3*uint64(loop.Processors()) }
 
 // connectionBudget is how many connections, of two descriptors each, the
 // process can have at a time.
@@ -254,5 +256,5 @@ func connectionBudget() int {
 		return 1024
 	}
 	n := min(l.Cur, 4<<20)
-	return int(max(n-min(n/2, descriptorReserve), 2) / 2)
+	return int(max(n-min(n/2, descriptorReserve()), 2) / 2)
 }

@@ -21,7 +21,7 @@ import (
 //
 // What is established comes first: as many processors as the event loops could use for it
 // have no turn, as long as one has. Where they wait for processors nevertheless, a
-// listener rests after each handshake.
+// listener rests after each handshake, the longer the more listeners there are.
 type turns struct {
 	mu      sync.Mutex
 	load    func() (used, waited float64) // for what is established, in processors; nil for no event loops
@@ -31,6 +31,7 @@ type turns struct {
 	scarce  bool // the event loops wait for processors
 	looked  time.Time
 	waiting int
+	active  int           // shares that have somebody who computes or waits, or that rest
 	now     time.Duration // share.used of whoever came last
 	shares  shares        // those that somebody waits for and that do not rest
 }
@@ -41,9 +42,9 @@ const (
 	little = 0.05
 	// scarcity is for what part of the time in which they could run the event loops
 	// may wait.
-	scarcity = 0.2
-	// rest is for how long a listener rests, in times of what a handshake took.
-	rest = 4
+	scarcity = 0.5
+	// spared is what part of a turn listeners that rest have together, one in so many.
+	spared = 5
 	// lookEvery is how often the event loops are asked.
 	lookEvery = 10 * time.Millisecond
 )
@@ -75,7 +76,9 @@ func (t *turns) ready() bool {
 // share is the part that one listener has of the turns. The zero value is ready.
 type share struct {
 	used    time.Duration // computing, or turns.now if that was more when it came last
+	held    int           // turns
 	resting int           // how many of its handshakes it rests from
+	active  bool          // counted in turns.active
 	index   int           // in turns.shares, while somebody waits and it does not rest
 	sources list.List     // of *source, the next one first
 	byPlace map[netip.Prefix]*list.Element
@@ -110,9 +113,11 @@ func place(a netip.Addr) netip.Prefix {
 func (t *turns) take(s *share, client netip.Addr) *waiter {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	defer t.note(s)
 	s.used = max(s.used, t.now)
 	if len(t.shares) == 0 && s.resting == 0 && t.ready() {
 		t.free--
+		s.held++
 		t.now = s.used
 		return nil
 	}
@@ -138,7 +143,9 @@ func (t *turns) take(s *share, client netip.Addr) *waiter {
 func (t *turns) give(s *share, took time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	defer t.note(s)
 	s.used += took
+	s.held--
 	t.look()
 	waits := s.sources.Len() > 0 && s.resting == 0 // as its place in the heap says
 	switch {
@@ -147,7 +154,7 @@ func (t *turns) give(s *share, took time.Duration) {
 			heap.Remove(&t.shares, s.index)
 		}
 		s.resting++
-		time.AfterFunc(rest*took, func() { t.rested(s) })
+		time.AfterFunc(t.rest(took), func() { t.rested(s) })
 	case waits:
 		heap.Fix(&t.shares, s.index)
 	}
@@ -155,10 +162,16 @@ func (t *turns) give(s *share, took time.Duration) {
 	t.next()
 }
 
+// rest is for how long a listener rests from a handshake that took so long.
+func (t *turns) rest(took time.Duration) time.Duration {
+	return time.Duration(spared*t.active-1) * took
+}
+
 // rested ends a listener's rest from a handshake.
 func (t *turns) rested(s *share) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	defer t.note(s)
 	s.resting--
 	if s.resting == 0 && s.sources.Len() > 0 {
 		s.used = max(s.used, t.now)
@@ -172,6 +185,7 @@ func (t *turns) next() {
 	for len(t.shares) > 0 && t.ready() {
 		t.free--
 		next := t.shares[0]
+		next.held++
 		t.now = next.used
 		e := next.sources.Front()
 		next.sources.MoveToBack(e)
@@ -190,6 +204,7 @@ func (t *turns) shed(w *waiter) {
 
 func (t *turns) end(w *waiter, turn bool) {
 	s, from := w.share, w.source.Value.(*source)
+	defer t.note(s)
 	if from.waiting.Remove(w.at); from.waiting.Len() == 0 {
 		s.sources.Remove(w.source)
 		delete(s.byPlace, from.place)
@@ -210,6 +225,18 @@ func (t *turns) wait(w *waiter, most time.Duration) bool {
 	timer := time.AfterFunc(most, func() { t.shed(w) })
 	defer timer.Stop()
 	return <-w.turn
+}
+
+// note counts a share as active while it is.
+func (t *turns) note(s *share) {
+	if active := s.held > 0 || s.resting > 0 || s.sources.Len() > 0; active != s.active {
+		s.active = active
+		if active {
+			t.active++
+		} else {
+			t.active--
+		}
+	}
 }
 
 // count returns how many wait.

@@ -114,7 +114,7 @@ func TestNetworksTakeTurns(t *testing.T) {
 func TestTurnsAreNeitherLostNorMade(t *testing.T) {
 	for name, load := range map[string]func() (used, waited float64){
 		"no event loops":        nil,
-		"event loops that wait": func() (used, waited float64) { return 1, 1 },
+		"event loops that wait": func() (used, waited float64) { return 1, 3 },
 		"ever other loads":      func() (used, waited float64) { return 4 * rand.Float64(), rand.Float64() },
 	} {
 		t.Run(name, func(t *testing.T) { neitherLostNorMade(t, load) })
@@ -162,9 +162,12 @@ func neitherLostNorMade(t *testing.T, load func() (used, waited float64)) {
 			defer turns.mu.Unlock()
 			return listeners[i].resting == 0
 		})
-		if listeners[i].sources.Len()+len(listeners[i].byPlace) > 0 {
-			t.Error("a source is left")
+		if listeners[i].sources.Len()+len(listeners[i].byPlace)+listeners[i].held > 0 {
+			t.Error("a source is left, or a turn")
 		}
+	}
+	if turns.active != 0 {
+		t.Errorf("at the end %d listeners are active", turns.active)
 	}
 	t.Logf("%d were shed", shed.Load())
 }
@@ -324,21 +327,27 @@ func TestHandshakesLeaveTheEventLoopsTheirProcessors(t *testing.T) {
 // the others do not wait for it.
 func TestAListenerRestsWhileEventLoopsWait(t *testing.T) {
 	var flooded, other share
-	scarce := 1.0
+	scarce := 3.0
 	turns := turns{all: 2, free: 2, load: func() (used, waited float64) { return 1, scarce }}
 	if turns.take(&flooded, at(1, 1)) != nil {
 		t.Fatal("the first one waits")
 	}
 	waiting := map[string]*waiter{"flood": turns.take(&flooded, at(1, 1))}
 	turns.give(&flooded, time.Hour)
+	if got := turns.rest(time.Second); got != 4*time.Second {
+		t.Errorf("one listener alone rests for %v from a handshake of a second, and has not a fifth", got)
+	}
 	if turns.take(&other, at(1, 1)) != nil {
 		t.Error("another listener waits for one that rests")
+	}
+	if got := turns.rest(time.Second); got != 9*time.Second {
+		t.Errorf("one of two listeners rests for %v from a handshake of a second, and has not a tenth", got)
 	}
 	turns.give(&other, time.Nanosecond)
 	if waiting["flood, later"] = turns.take(&flooded, at(1, 1)); waiting["flood, later"] == nil {
 		t.Error("a listener that rests has a turn")
 	}
-	if w := turns.take(&other, at(1, 1)); w != nil && !turns.wait(w, time.Hour) {
+	if w := turns.take(&other, at(1, 1)); w != nil && !turns.wait(w, time.Minute) {
 		t.Error("a rest did not end")
 	}
 	if got := come(waiting); len(got) != 0 {

@@ -8,9 +8,10 @@ import (
 	"net/netip"
 )
 
-// young are the connections in a TLS handshake, by where they come from. The zero value
-// is ready.
+// young are the connections in a TLS handshake, by age and by where they come from. The
+// zero value is ready.
 type young struct {
+	all     list.List // of *member, oldest first
 	byPlace map[netip.Prefix]*crowd
 	crowds  crowds
 }
@@ -18,46 +19,65 @@ type young struct {
 // crowd are those that come from one place.
 type crowd struct {
 	place   netip.Prefix
-	members list.List // of *connection, oldest first
+	members list.List // of *member, oldest first
 	index   int       // in young.crowds
+}
+
+// member is a connection among the young.
+type member struct {
+	c         *connection
+	crowd     *crowd
+	among, in *list.Element // of all, and of the crowd
 }
 
 func (y *young) add(c *connection, client netip.Addr) {
 	p := place(client)
-	if c.crowd = y.byPlace[p]; c.crowd == nil {
+	m := &member{c: c, crowd: y.byPlace[p]}
+	if m.crowd == nil {
 		if y.byPlace == nil {
 			y.byPlace = map[netip.Prefix]*crowd{}
 		}
-		c.crowd = &crowd{place: p}
-		y.byPlace[p] = c.crowd
-		heap.Push(&y.crowds, c.crowd)
+		m.crowd = &crowd{place: p}
+		y.byPlace[p] = m.crowd
+		heap.Push(&y.crowds, m.crowd)
 	}
-	c.young = c.crowd.members.PushBack(c)
-	heap.Fix(&y.crowds, c.crowd.index)
+	m.among, m.in = y.all.PushBack(m), m.crowd.members.PushBack(m)
+	heap.Fix(&y.crowds, m.crowd.index)
+	c.young = m
 }
 
 // remove does nothing for one that is not young any more.
 func (y *young) remove(c *connection) {
-	if c.crowd == nil {
+	m := c.young
+	if m == nil {
 		return
 	}
-	c.crowd.members.Remove(c.young)
-	if c.crowd.members.Len() == 0 {
-		heap.Remove(&y.crowds, c.crowd.index)
-		delete(y.byPlace, c.crowd.place)
+	c.young = nil
+	y.all.Remove(m.among)
+	m.crowd.members.Remove(m.in)
+	if m.crowd.members.Len() == 0 {
+		heap.Remove(&y.crowds, m.crowd.index)
+		delete(y.byPlace, m.crowd.place)
 	} else {
-		heap.Fix(&y.crowds, c.crowd.index)
+		heap.Fix(&y.crowds, m.crowd.index)
 	}
-	c.crowd, c.young = nil, nil
 }
 
-// oldest returns the connection that is in its handshake for longest of those from where
-// the most come, or nil: a flood makes room for itself.
-func (y *young) oldest() *connection {
-	if len(y.crowds) == 0 {
+// large is the part of the young, one in so many, from which on a crowd makes room for
+// itself. Smaller ones are no flood from one place.
+const large = 16
+
+// first returns the connection that makes room, or nil: the one that is in its handshake
+// for longest, of the largest crowd if that is large.
+func (y *young) first() *connection {
+	if y.all.Len() == 0 {
 		return nil
 	}
-	return y.crowds[0].members.Front().Value.(*connection)
+	oldest := y.all.Front()
+	if largest := y.crowds[0]; largest.members.Len()*large > y.all.Len() {
+		oldest = largest.members.Front()
+	}
+	return oldest.Value.(*member).c
 }
 
 // crowds is a heap (container/heap), the largest first.

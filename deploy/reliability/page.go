@@ -35,7 +35,7 @@ known, the first).
 const fuzzHead = `
 ## Fuzzing
 
-` + "`make fuzz FUZZTIME=1h FIGURES=deploy/reliability/figures`" + `: what each target (a Go fuzz test) was given
+` + "`make fuzz FIGURES=deploy/reliability/figures`" + `: what each target (a Go fuzz test) was given
 in all its runs for this page since one failed. The CPU time is that of its processes, and of
 building them; the date is that of the last.
 

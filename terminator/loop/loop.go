@@ -49,6 +49,7 @@ type Watch struct {
 	want    uint32 // of these, what the handler waits for
 	tick    uint32 // the last one in which there was an event
 	second  uint16 // in which it was added, as meter.second
+	settled bool   // it has been on this loop or another for a while
 	state   state
 }
 
@@ -128,7 +129,7 @@ func (l *Loop) Add(w *Watch, h Handler, events uint32) error {
 	}
 	last := len(l.free) - 1
 	l.round++
-	*w = Watch{Socket: w.Socket, handler: h, slot: l.free[last], round: l.round, events: events, want: events, second: l.meter.second, state: outside}
+	*w = Watch{Socket: w.Socket, handler: h, slot: l.free[last], round: l.round, events: events, want: events, second: l.meter.second, settled: w.settled, state: outside}
 	if err := l.control(w, unix.EPOLL_CTL_ADD); err != nil {
 		w.state = off
 		return err

@@ -130,7 +130,7 @@ func (m *meter) look() {
 // count notes an event of a socket.
 func (m *meter) count(w *Watch) {
 	m.events++
-	if m.second-w.second > 1 {
+	if w.settled = w.settled || m.second-w.second > 1; w.settled {
 		m.old++
 	}
 	if w.tick != m.tick {
