@@ -25,7 +25,7 @@ servers)  want="redis-server redis-tools postgresql-15 postgresql-client-15 mari
 	mosquitto mosquitto-clients python3 python3-paho-mqtt nats-server rabbitmq-server python3-pika nginx curl
 	default-jdk-headless nodejs haproxy openssh-server openssh-client openssl socat iproute2 util-linux" ;;
 # What the attackers of deploy/protocol are run with, and fetched.
-protocol) want="python3 python3-venv dpkg-dev curl openssl gnutls-bin" ;;
+protocol) want="python3 python3-venv dpkg-dev curl openssl gnutls-bin default-jdk-headless nodejs" ;;
 *)        echo "usage: $0 demo|test|generate|bench|cluster|services|servers|protocol|kernels|model" >&2; exit 2 ;;
 esac
 

@@ -13,6 +13,8 @@ import (
 	"io"
 	"net"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -20,24 +22,29 @@ import (
 	"github.com/sluice-gateway/sluice/bench/figures"
 )
 
-// group is a key exchange, as each client calls it; "" where it has it not.
+// group is a key exchange, as each client calls it; "" where it has it not. To Python
+// X25519 cannot be named, but is what its OpenSSL offers first.
 type group struct {
 	name                  string
 	id                    tls.CurveID
 	openssl, gnutls, curl string
+	java, python, node    string
 }
 
 var groups = []group{
-	{"X25519", tls.X25519, "X25519", "GROUP-X25519", "X25519"},
-	{"P-256", tls.CurveP256, "P-256", "GROUP-SECP256R1", "P-256"},
-	{"X25519MLKEM768", tls.X25519MLKEM768, "", "", ""},
+	{"X25519", tls.X25519, "X25519", "GROUP-X25519", "X25519", "x25519", "", "X25519"},
+	{"P-256", tls.CurveP256, "P-256", "GROUP-SECP256R1", "P-256", "secp256r1", "prime256v1", "P-256"},
+	{"X25519MLKEM768", tls.X25519MLKEM768, "", "", "", "", "", ""},
 }
 
 // TestInterop has clients of several makes handshake with each version, kind of
-// certificate and key exchange, and get an answer through the gateway.
+// certificate and key exchange, and get an answer through the gateway. None of them
+// may be missing.
 func TestInterop(t *testing.T) {
-	count := &figures.Figures{What: "handshakes of OpenSSL, GnuTLS, curl and Go, in TLS 1.2 and 1.3, with RSA and ECDSA, X25519, P-256 and, Go alone, X25519MLKEM768"}
+	count := &figures.Figures{}
 	figures.Record(t, count)
+	count.What = fmt.Sprintf("handshakes of %s, in TLS 1.2 and 1.3, with RSA and ECDSA, X25519, P-256 and, Go alone, X25519MLKEM768",
+		strings.Join(makes(t), ", "))
 	for _, p := range site.pairs {
 		server := gateway.launch(t, answering(t), p)
 		host, port, _ := net.SplitHostPort(server.address)
@@ -60,6 +67,8 @@ func TestInterop(t *testing.T) {
 					// The groups hold for the certificate's curve, too (RFC 8422 section 5.1.1).
 					g.openssl += ":P-256"
 					g.curl += ":P-256"
+					g.node += ":P-256"
+					g.java += ",secp256r1"
 				}
 				if g.openssl != "" {
 					try("openssl", func(t *testing.T) error {
@@ -74,6 +83,15 @@ func TestInterop(t *testing.T) {
 						return asks(t, "curl", "-sSi", "--cacert", site.ca, "--tlsv"+v, "--tls-max", v, "--curves", g.curl,
 							"--resolve", name+":"+port+":"+host, "https://"+name+":"+port+"/")
 					})
+					try("Java", func(t *testing.T) error {
+						return asks(t, "java", "testdata/clients/Client.java", port, name, site.ca, v, g.java)
+					})
+					try("Node", func(t *testing.T) error {
+						return asks(t, "node", "testdata/clients/client.js", port, name, site.ca, v, g.node)
+					})
+					try("Python", func(t *testing.T) error {
+						return asks(t, debianPython, "testdata/clients/client.py", port, name, site.ca, v, g.python)
+					})
 				}
 				try("Go", func(*testing.T) error {
 					c := client()
@@ -86,7 +104,7 @@ func TestInterop(t *testing.T) {
 					if _, err := io.WriteString(conn, "\n"); err != nil {
 						return err
 					}
-					if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || line != answer+"\r\n" {
+					if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || line != statusLine+"\r\n" {
 						return fmt.Errorf("answered by %q, %v", line, err)
 					}
 					return nil
@@ -95,6 +113,29 @@ func TestInterop(t *testing.T) {
 		}
 	}
 }
+
+// debianPython is Debian's, whatever else is first in PATH.
+const debianPython = "/usr/bin/python3"
+
+// makes are the clients with their versions, for some may not be Debian's.
+func makes(t *testing.T) (all []string) {
+	t.Helper()
+	for _, command := range [][]string{
+		{"openssl", "version"}, {"gnutls-cli", "--version"}, {"curl", "--version"}, {"go", "version"},
+		{"java", "--version"}, {debianPython, "--version"}, {"node", "--version"},
+	} {
+		out, err := exec.Command(command[0], command[1:]...).Output()
+		if err != nil {
+			t.Errorf("%s: %v", command[0], err)
+		}
+		number := versionNumber.FindString(string(out))
+		all = append(all, filepath.Base(command[0])+" "+number)
+	}
+	return all
+}
+
+// versionNumber is the first number with a dot.
+var versionNumber = regexp.MustCompile(`\d+\.\d[\w.]*`)
 
 // asks runs a client that sends an empty line, and waits for the answer.
 func asks(t *testing.T, program string, args ...string) error {
@@ -117,7 +158,7 @@ func asks(t *testing.T, program string, args ...string) error {
 	_, _ = io.WriteString(in, "\n")
 	answered := false
 	for s := bufio.NewScanner(out); !answered && s.Scan(); {
-		answered = strings.Contains(s.Text(), answer)
+		answered = strings.Contains(s.Text(), statusLine)
 	}
 	_ = in.Close()
 	cancel()

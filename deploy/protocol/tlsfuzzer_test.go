@@ -256,8 +256,11 @@ func lastError(text string) string {
 	return last
 }
 
-// answer is what HTTP's requests are answered with.
-const answer = "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"
+// answer is what HTTP's requests are answered with; statusLine is its first line.
+const (
+	statusLine = "HTTP/1.0 200 OK"
+	answer     = statusLine + "\r\nContent-Length: 0\r\n\r\n"
+)
 
 // answering is a backend as the scripts want it. Most of them send a request of
 // HTTP/1.0, which ends with an empty line; the others want back what they send, line

@@ -107,7 +107,7 @@ var claims = []claim{
 		"deploy/protocol", "TestBoGo", ""},
 	{"Each conversation of tlsfuzzer ends as with crypto/tls alone, or differs for a reason that is listed.",
 		"deploy/protocol", "TestTLSFuzzer", ""},
-	{"OpenSSL, GnuTLS, curl and Go handshake in each version, with each kind of certificate and key exchange.",
+	{"OpenSSL, GnuTLS, curl, Go, Java, Python and Node handshake in each version, with each kind of certificate and key exchange.",
 		"deploy/protocol", "TestInterop", ""},
 	{"No scan of sslyze finds a weakness.",
 		"deploy/protocol", "TestSSLyze", ""},
