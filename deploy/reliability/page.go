@@ -23,10 +23,19 @@ const serversHead = `
 ## In front of servers that people run
 
 ` + "`make servers FIGURES=deploy/reliability/figures`" + `: Debian's packages and their own clients, with
-splice, event loop and record loop on and off. *relay tcp_busy*: the server always had
-bytes in TCP when it wrote; *relay reader_fionread*: it asks FIONREAD, which this kernel
-answers wrongly for members of a sockmap (one connection may be reset before it is
-known, the first).
+splice, event loop and record loop on and off; plain TCP, path *kernel*, is not spliced and has no
+records. Versions are what the servers say of themselves: Node was not Debian's 18, but 20, of another
+packager.
+
+- *spliced* of a server that itself reads by splice(2) (Go's io.Copy, HAProxy) is the direction
+  to the client only; the other one goes by TCP.
+- *relay tcp_busy*: the server always had bytes in TCP when it wrote.
+- *relay reader_unproven*: the connection ended, or was reset, before four reads had shown that
+  its server reads by recvmsg(2); until then all goes by TCP.
+- *relay reader_blocks*: the server was seen to read a blocking socket, and in a sockmap
+  such a read may return EAGAIN, so its endpoint joins no more (the first connection told).
+- *relay reader_fionread*: it asks FIONREAD, which this kernel answers wrongly for members of a
+  sockmap (one connection may be reset before it is known, the first).
 
 | server and client | mode | connections by path and reason | bytes | result | date, kernel |
 |---|---|---|---|---|---|
