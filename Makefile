@@ -55,7 +55,7 @@ servers: ## in front of real servers from Debian's packages, as root, five minut
 protocol: ## attacked by the TLS protocol, beside crypto/tls alone; five minutes, a quarter of an hour with TLSFUZZER=DIR; FIGURES=DIR, TESTS=REGEXP
 servers protocol:
 	@deploy/packages.sh $@
-	cd deploy/$@ && SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) test -tags $@ -count=1 -timeout 60m -run '$(TESTS)'
+	cd deploy/$@ && SLUICE_FIGURES=$(abspath $(FIGURES)) TLSFUZZER=$(abspath $(TLSFUZZER)) $(GO) test -tags $@ -count=1 -timeout 60m -run '$(TESTS)'
 test-kernels: ## the splice and the relay on Debian's 6.1 and 6.12 kernels, also on arm64, by qemu, half an hour; FIGURES as for servers
 	@deploy/packages.sh kernels
 	SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) test -tags kernels -count=1 -timeout 5h -v ./deploy/kernels
