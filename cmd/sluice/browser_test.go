@@ -7,6 +7,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -72,11 +73,11 @@ func browser(t *testing.T) (ctx context.Context, complaints func() []string) {
 }
 
 // showcase is a gateway with something of everything that the page shows.
-func showcase(t *testing.T) *gateway {
+func showcase(t *testing.T, flags ...string) *gateway {
 	t.Helper()
-	g := launch(t, serveTCP(t, echo), nil)
+	g := launch(t, serveTCP(t, echo), nil, flags...)
 	plain, through, secure := freePort(t), freePort(t), freePort(t)
-	for name, left := range map[string]time.Duration{"fresh": 40 * time.Hour, "due": 8 * time.Hour, "old": -time.Hour} {
+	for name, left := range map[string]time.Duration{"fresh": 40 * time.Hour, "due": 8 * time.Hour, "soon": 3 * time.Hour, "old": -time.Hour} {
 		c, err := newCertificate(time.Now().Add(left), name+".example.com", "*."+name+".example.com")
 		if err != nil {
 			t.Fatal(err)
@@ -93,7 +94,7 @@ spec:
   listeners:
   - {name: plain, protocol: TCP, port: %s}
   - {name: through, protocol: TLS, port: %s, hostname: "*.example.org", tls: {mode: Passthrough}}
-  - {name: secure, protocol: TLS, port: %s, tls: {certificateRefs: [{name: fresh, namespace: default}, {name: due, namespace: default}, {name: old, namespace: default}]}}
+  - {name: secure, protocol: TLS, port: %s, tls: {certificateRefs: [{name: fresh, namespace: default}, {name: due, namespace: default}, {name: soon, namespace: default}, {name: old, namespace: default}]}}
   - {name: certless, protocol: HTTPS, port: 8443, hostname: www.example.com, tls: {certificateRefs: [{name: gone}]}}
 ---
 apiVersion: gateway.networking.k8s.io/v1
@@ -260,6 +261,14 @@ func onScreen(t *testing.T, ctx context.Context, g *gateway, url, theme string, 
 	row := fmt.Sprintf(`[...document.querySelectorAll("#connections tbody tr")].some((r) => r.textContent.includes(%q))`, client)
 	until("the new connection", row)
 
+	var status statusView
+	if err := json.Unmarshal([]byte(g.status()), &status); err != nil {
+		t.Fatal(err)
+	}
+	showsShares(t, ctx, status.Splice.On)
+	showsCertificates(t, ctx)
+	showsCures(t, ctx)
+	readable(t, ctx)
 	picture(t, ctx, "page.png")
 	if !is(fmt.Sprintf(`innerWidth === %d && document.documentElement.scrollWidth <= innerWidth`, width)) {
 		t.Errorf("the page scrolls sideways")
@@ -281,9 +290,15 @@ func onScreen(t *testing.T, ctx context.Context, g *gateway, url, theme string, 
 	}
 }
 
-// A page about several nodes: two that say the same, and one that says nothing.
+// A page about several nodes: two that say the same, of connections that are not
+// spliced, and one that says nothing.
 func TestThePageOfSeveralNodesInABrowser(t *testing.T) {
-	g := showcase(t)
+	g := showcase(t, "-splice", "off")
+	secure, err := g.connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	exchange(t, secure)
 	nodes := func(context.Context, string) ([]nodeAnswer, error) {
 		raw, err := ask(g.admin(), "overview")
 		return []nodeAnswer{{Node: "node-a", Answer: raw}, {Node: "node-b", Answer: raw}, {Node: "node-c", Error: "pod sluice-agent-x is Pending"}}, err
@@ -300,10 +315,10 @@ func TestThePageOfSeveralNodesInABrowser(t *testing.T) {
 			fmt.Sprintf(`innerWidth === %d && document.documentElement.scrollWidth <= innerWidth`, width),
 			`document.querySelectorAll("#nodes tbody tr").length === 3`,
 			`document.querySelector("#nodes").textContent.includes("does not answer")`,
-			`document.querySelector(".figures dd").textContent === "2"`, // open connections: one, of each
+			`document.querySelector(".figures dd").textContent === "4"`, // open connections: two, of each
 			`document.querySelector("#problems").textContent.includes("node-a, node-b: Gateway team-b/other")`,
 			`document.querySelector("#problems").textContent.includes("node-c")`,
-			`document.querySelectorAll("#certificates tbody tr").length === 4`, // once
+			`document.querySelectorAll("#certificates tbody tr").length === 5`, // once
 			`document.querySelectorAll(".path > ul > li").length === 4`,
 		} {
 			eventually(t, want, func() bool {
@@ -314,6 +329,8 @@ func TestThePageOfSeveralNodesInABrowser(t *testing.T) {
 				return is
 			})
 		}
+		showsShares(t, ctx, false)
+		readable(t, ctx)
 	}
 	for _, c := range complaints() {
 		t.Errorf("the browser complains: %s", c)
