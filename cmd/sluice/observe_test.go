@@ -67,7 +67,7 @@ func TestTheAlertsFireForTheirCauses(t *testing.T) {
 // panel is what the test reads of one in the dashboard.
 type panel struct {
 	Title   string
-	Targets []struct{ Expr string }
+	Targets []struct{ Expr, LegendFormat string }
 }
 
 // TestTheDashboardShowsARunningGateway has a Prometheus read a gateway, a node of a
