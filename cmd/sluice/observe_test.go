@@ -26,6 +26,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/sluice-gateway/sluice/agent/netns"
+	"github.com/sluice-gateway/sluice/bench/figures"
 )
 
 const observe = "../../deploy/observe/"
@@ -72,9 +73,11 @@ type panel struct {
 
 // TestTheDashboardShowsARunningGateway has a Prometheus read a gateway, a node of a
 // cluster and a controller: every panel shows something, every rule has what it
-// speaks of.
+// speaks of, and those fire whose causes there are.
 func TestTheDashboardShowsARunningGateway(t *testing.T) {
 	needRoot(t)
+	count := &figures.Figures{What: "what is wrong, each with its alert"}
+	figures.Record(t, count)
 	file, err := os.ReadFile(observe + "dashboard.json")
 	if err != nil {
 		t.Fatal(err)
@@ -83,12 +86,13 @@ func TestTheDashboardShowsARunningGateway(t *testing.T) {
 	if err := json.Unmarshal(file, &dashboard); err != nil {
 		t.Fatal(err)
 	}
-	rules, err := filepath.Abs(observe + "alerts.yaml")
+	rulesText, err := os.ReadFile(observe + "alerts.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	rulesText, err := os.ReadFile(rules)
-	if err != nil {
+	// Those that are to last for a while fire at once.
+	rules := filepath.Join(t.TempDir(), "alerts.yaml")
+	if err := os.WriteFile(rules, regexp.MustCompile(`(?m)^    for: .*$`).ReplaceAll(rulesText, []byte("    for: 0s")), 0o600); err != nil {
 		t.Fatal(err)
 	}
 
@@ -156,6 +160,7 @@ func TestTheDashboardShowsARunningGateway(t *testing.T) {
 		}
 		return ""
 	})
+	count.Faults = fires(t, ask)
 	for name := range targets {
 		body, err := fetch(name)
 		if err != nil {
@@ -167,6 +172,53 @@ func TestTheDashboardShowsARunningGateway(t *testing.T) {
 		}
 		promtool(t, bytes.NewReader(body), "check", "metrics")
 	}
+}
+
+// fires waits for the alerts of what is wrong with the gateway that is observed, and
+// returns how many causes they are. It wants no alert of what is well.
+func fires(t *testing.T, ask func(what, query string) []byte) (causes int64) {
+	t.Helper()
+	type labels struct{ Alertname, Instance, Severity, Backend, Certificate, Listener, Result string }
+	firing := func() (out []labels) {
+		var answer struct {
+			Data struct {
+				Alerts []struct {
+					Labels labels
+					State  string
+				}
+			}
+		}
+		if err := json.Unmarshal(ask("alerts", ""), &answer); err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range answer.Data.Alerts {
+			if a.State == "firing" && a.Labels.Instance == "gateway" {
+				out = append(out, a.Labels)
+			}
+		}
+		return out
+	}
+	for _, want := range []labels{
+		{Alertname: "SluiceBackendWithoutEndpoints", Backend: "default/nobody:1"},
+		{Alertname: "SluiceCertificateExpiresSoon", Certificate: "default/certificate"},
+		{Alertname: "SluiceConnectionsRefused", Listener: "default/gw/empty", Result: "no_endpoint"},
+		{Alertname: "SluiceConnectionsRefused", Listener: "default/gw/tls", Result: "no_route"},
+	} {
+		want.Instance, want.Severity = "gateway", "warning"
+		waitFor(t, func() string {
+			if all := firing(); !slices.Contains(all, want) {
+				return fmt.Sprintf("no alert %+v among %+v", want, all)
+			}
+			causes++
+			return ""
+		})
+	}
+	for _, a := range firing() {
+		if a.Severity == "critical" {
+			t.Errorf("all is served, and yet %+v", a)
+		}
+	}
+	return causes
 }
 
 // expressions are those of rules, without what is said about them.

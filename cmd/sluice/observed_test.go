@@ -20,7 +20,8 @@ import (
 )
 
 // observed starts a gateway in a namespace of its own, with listeners of all kinds,
-// an endpoint that refuses, and clients until the test ends.
+// an endpoint that refuses, a route without endpoints, a certificate that ends
+// within the hour, and clients until the test ends.
 func observed(t *testing.T) *netns.NS {
 	t.Helper()
 	ns := newNS(t)
@@ -129,9 +130,11 @@ func visit(ns *netns.NS) {
 			c.Close()
 		}
 	}
-	if c := dial("tcp", "127.0.0.1:5432"); c != nil {
-		talk(c)
-		c.Close()
+	for _, address := range []string{"127.0.0.1:5432", "127.0.0.1:5433"} {
+		if c := dial("tcp", address); c != nil {
+			talk(c)
+			c.Close()
+		}
 	}
 	if c := dial("udp", "127.0.0.1:5353"); c != nil {
 		_, _ = c.Write([]byte("hello"))
@@ -154,6 +157,7 @@ spec:
   listeners:
   - {name: tls, protocol: TLS, port: 443, tls: {mode: Terminate, certificateRefs: [{name: certificate}]}}
   - {name: tcp, protocol: TCP, port: 5432}
+  - {name: empty, protocol: TCP, port: 5433}
   - {name: udp, protocol: UDP, port: 5353}
   - {name: http, protocol: HTTP, port: 8080}
 ---
@@ -168,6 +172,11 @@ metadata: {name: tcp}
 spec: {parentRefs: [{name: gw, sectionName: tcp}], rules: [{backendRefs: [{name: copied, port: 1}]}]}
 ---
 apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: {name: empty}
+spec: {parentRefs: [{name: gw, sectionName: empty}], rules: [{backendRefs: [{name: nobody, port: 1}]}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
 kind: UDPRoute
 metadata: {name: udp}
 spec: {parentRefs: [{name: gw, sectionName: udp}], rules: [{backendRefs: [{name: datagrams, port: 1}]}]}
@@ -180,6 +189,11 @@ spec: {parentRefs: [{name: gw, sectionName: http}], rules: [{backendRefs: [{name
 apiVersion: v1
 kind: Service
 metadata: {name: copied}
+spec: {ports: [{port: 1}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: nobody}
 spec: {ports: [{port: 1}]}
 ---
 apiVersion: v1
