@@ -23,6 +23,8 @@ import (
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
+
+	"github.com/sluice-gateway/sluice/bench/figures"
 )
 
 // browser starts Chromium, which must not speak with anybody but the page, and
@@ -200,6 +202,8 @@ func exchange(t *testing.T, c net.Conn) {
 // The page, as a browser shows it: at the width of a telephone and of a desk, in
 // light and dark.
 func TestThePageInABrowser(t *testing.T) {
+	count := &figures.Figures{Faults: 2, What: "mistakes, each shown with its cure; light and dark, at 400 and 1,600 pixels"}
+	figures.Record(t, count)
 	g := showcase(t)
 	url := webOf(t, g)
 	for range 3 {
@@ -208,12 +212,14 @@ func TestThePageInABrowser(t *testing.T) {
 			t.Fatal(err)
 		}
 		exchange(t, c)
+		count.Connections++
 	}
 	ctx, complaints := browser(t)
 	for _, theme := range []string{"light", "dark"} {
 		for _, width := range []int64{400, 1600} {
 			t.Run(fmt.Sprintf("%s at %d", theme, width), func(t *testing.T) {
 				onScreen(t, ctx, g, url, theme, width)
+				count.Connections++
 			})
 		}
 	}

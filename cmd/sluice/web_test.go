@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/sluice-gateway/sluice/agent"
+	"github.com/sluice-gateway/sluice/bench/figures"
 	"github.com/sluice-gateway/sluice/terminator"
 )
 
@@ -130,6 +131,8 @@ func keyIn(text string, der []byte) string {
 }
 
 func TestNoKeyIsShown(t *testing.T) {
+	count := &figures.Figures{}
+	figures.Record(t, count)
 	g := launch(t, serveTCP(t, echo), nil, "-splice", "off")
 	file, err := os.ReadFile(filepath.Join(g.dir, "conf", "certificate.yaml"))
 	if err != nil {
@@ -157,8 +160,10 @@ func TestNoKeyIsShown(t *testing.T) {
 			t.Errorf("%q does not show the certificate: %s", path, body)
 		}
 		if form := keyIn(body, block.Bytes); form != "" {
+			count.Failures++
 			t.Errorf("%q shows the key as %s: %s", path, form, body)
 		}
+		count.Bytes += int64(len(body))
 	}
 }
 

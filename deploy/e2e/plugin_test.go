@@ -14,10 +14,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sluice-gateway/sluice/bench/figures"
 )
 
 // The plugin of kubectl asks every node, with the rights of who runs it.
 func TestThePluginAsksAllNodes(t *testing.T) {
+	figures.Record(t, &figures.Figures{Connections: 1, Faults: 1, What: "an agent that does not answer"})
 	g := serveGatewayOn(t, 1)
 	path := filepath.Join(t.TempDir(), "kubectl-sluice")
 	if out, err := exec.Command("go", "build", "-o", path, "../../cmd/sluice").CombinedOutput(); err != nil {
