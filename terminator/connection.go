@@ -120,7 +120,9 @@ type connection struct {
 	moved time.Duration
 	seen  int64
 
-	countedUp, countedDown int64 // bytes in the totals; guarded by Metrics.mu
+	// What is in the totals: bytes, and the time of the first one; guarded by Metrics.mu.
+	countedUp, countedDown int64
+	countedFirst           bool
 
 	young *member // while in a handshake, under the mutex of the registry
 }

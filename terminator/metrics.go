@@ -112,19 +112,22 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- waitingDesc
 }
 
-// Collect implements prometheus.Collector. Bytes of open connections are
-// counted when somebody asks: the relay pays nothing for them.
+// Collect implements prometheus.Collector. Bytes of open connections, and how long
+// the first one took, are counted when somebody asks: the relay pays nothing for
+// them.
 func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
+	s := m.server.Load()
+	if s != nil {
+		s.init() // waits for the one that stored it
+		for key, n := range m.total(s) {
+			ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.CounterValue, float64(n), key[0], key[1])
+		}
+	}
 	for _, p := range m.parts() {
 		p.Collect(ch)
 	}
-	s := m.server.Load()
 	if s == nil {
 		return
-	}
-	s.init() // waits for the one that stored it
-	for key, n := range m.total(s) {
-		ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.CounterValue, float64(n), key[0], key[1])
 	}
 	ch <- prometheus.MustNewConstMetric(waitingDesc, prometheus.GaugeValue, float64(s.turns.count()))
 	now := time.Now()
@@ -159,14 +162,18 @@ func (m *Metrics) total(s *Server) map[[2]string]int64 {
 	return maps.Clone(m.bytes)
 }
 
-// count adds what is new of a connection's bytes, under its present path: a
-// counter never steps back when the path changes.
+// count adds what is new of a connection: its first byte from the backend, and its
+// bytes, under its present path: a counter never steps back when the path changes.
 func (m *Metrics) count(c *connection, i *Connection) {
 	if i.Path == "" {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if first := c.progress.First.Load(); first > 0 && !c.countedFirst {
+		c.countedFirst = true
+		m.firstByte.WithLabelValues("tcp").Observe(time.Unix(0, first).Sub(i.Start).Seconds())
+	}
 	up, down := max(0, i.Up-c.countedUp), max(0, i.Down-c.countedDown)
 	m.bytes[[2]string{"up", i.Path}] += up
 	m.bytes[[2]string{"down", i.Path}] += down
@@ -178,9 +185,6 @@ func (m *Metrics) count(c *connection, i *Connection) {
 // ended counts a connection.
 func (m *Metrics) ended(c *connection, i *Connection, end relay.End) {
 	m.connections.WithLabelValues(i.Listener, string(end)).Inc()
-	if first := c.progress.First.Load(); first > 0 {
-		m.firstByte.WithLabelValues("tcp").Observe(time.Unix(0, first).Sub(i.Start).Seconds())
-	}
 	m.count(c, i)
 	m.mu.Lock()
 	defer m.mu.Unlock()

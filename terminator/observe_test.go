@@ -17,6 +17,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+
+	"github.com/sluice-gateway/sluice/agent/config"
 )
 
 // TestAccessLogSaysWhatHappened compares the record of a connection, without
@@ -223,6 +225,7 @@ func TestMetricsAreThoseOfTheTable(t *testing.T) {
 		"sluice_bytes_total down relay":      30,
 		"sluice_connect_seconds ":            6,
 		"sluice_first_byte_seconds http":     0,
+		"sluice_first_byte_seconds tcp":      6, // that of the open one, too
 		"sluice_endpoint_choices_total b ok": 6,
 		"sluice_backend_endpoints b well":    2 - values["sluice_backend_endpoints b failed"],
 	} {
@@ -269,5 +272,65 @@ func TestByteCountersNeverStepBack(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, m.bytes); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// A session that stays has had its first byte: it is observed once, while it is open,
+// but where the kernel carries it and nobody sees the byte.
+func TestTheFirstByteOfAnOpenConnectionIsObservedOnce(t *testing.T) {
+	for _, tt := range []struct {
+		protocol config.Protocol
+		noLoop   bool
+		want     uint64
+	}{{config.TLS, false, 1}, {config.TLS, true, 1}, {config.TCP, false, 1}, {config.TCP, true, 0}} {
+		t.Run(fmt.Sprintf("%s, loop %v", tt.protocol, !tt.noLoop), func(t *testing.T) {
+			port := freePort(t)
+			snap := simple(port, certificateFor(t, "c", "a.example"), backend(t, echo))
+			if tt.protocol == config.TCP {
+				snap.Listeners[0].Protocol, snap.Listeners[0].TLS = config.TCP, nil
+			}
+			s := &Server{Metrics: NewMetrics(), NoEventLoop: tt.noLoop}
+			run(t, s, snap)
+			registry := prometheus.NewPedanticRegistry()
+			registry.MustRegister(s.Metrics)
+			var c net.Conn
+			if tt.protocol == config.TLS {
+				c = dialTLS(t, port, client("a.example"))
+			} else {
+				var err error
+				if c, err = net.Dial("tcp", address(port)); err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+			}
+			observed := func() (n uint64) {
+				families, err := registry.Gather()
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, f := range families {
+					if f.GetName() == "sluice_first_byte_seconds" {
+						for _, m := range f.Metric {
+							n += m.GetHistogram().GetSampleCount()
+						}
+					}
+				}
+				return n
+			}
+			if n := observed(); n != 0 {
+				t.Errorf("%d before the first byte", n)
+			}
+			for range 3 {
+				roundTrip(t, c)
+				if n := observed(); n != tt.want {
+					t.Errorf("%d while the connection is open, want %d", n, tt.want)
+				}
+			}
+			c.Close()
+			eventually(t, "the end", func() bool { return len(s.Connections()) == 0 })
+			if n := observed(); n != tt.want {
+				t.Errorf("%d when it has ended, want %d", n, tt.want)
+			}
+		})
 	}
 }
