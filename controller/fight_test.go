@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -117,6 +118,38 @@ func TestEventsTellOfChangesAndAreFew(t *testing.T) {
 		}
 		if n > 25 {
 			t.Fatalf("%d Events for one Gateway and its routes: %q", n, reasons)
+		}
+		return ""
+	})
+}
+
+// TestAnExpiredCertificateHasAnEvent: it is served, and no condition turns bad.
+func TestAnExpiredCertificateHasAnEvent(t *testing.T) {
+	w := newWorld(t)
+	w.keyPair("shop", "shop.example")
+	w.apply(store)
+	w.start("a", nil)
+	n := w.node("n1", "192.0.2.1")
+	w.untilProgrammed("gw")
+	ended := time.Now().Add(-time.Hour)
+	chain := w.keyPairUntil(ended, "shop", "shop.example")
+	want := fmt.Sprintf("Secret %s/shop: the certificate expired on %s; renew it", w.ns, ended.UTC().Format(time.RFC3339))
+	w.until("the Event", func() string {
+		list := &eventsv1.EventList{}
+		w.must(root.List(t.Context(), list, client.InNamespace(w.ns)))
+		var notes []string
+		for _, e := range list.Items {
+			if e.Regarding.Kind == "Gateway" && e.Regarding.Name == "gw" && e.Type == corev1.EventTypeWarning && strings.Contains(e.Note, want) {
+				return ""
+			}
+			notes = append(notes, e.Note)
+		}
+		return fmt.Sprintf("no %q among %q", want, notes)
+	})
+	w.untilResolved(metav1.ConditionTrue, "ResolvedRefs")
+	w.until("the certificate, which is served", func() string {
+		if n.chain() != string(chain) {
+			return "another one is"
 		}
 		return ""
 	})

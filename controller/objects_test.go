@@ -67,12 +67,18 @@ endpoints: [{addresses: [192.0.2.7]}]
 // keyPair puts a certificate into a Secret, and returns its chain.
 func (w *world) keyPair(secret string, names ...string) []byte {
 	w.Helper()
+	return w.keyPairUntil(time.Now().Add(24*time.Hour), secret, names...)
+}
+
+// keyPairUntil makes or replaces one that expires then.
+func (w *world) keyPairUntil(notAfter time.Time, secret string, names ...string) []byte {
+	w.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	w.must(err)
 	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
 	w.must(err)
 	template := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: names[0]}, DNSNames: names,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour)}
+		NotBefore: notAfter.Add(-48 * time.Hour), NotAfter: notAfter}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	w.must(err)
 	key, err := x509.MarshalPKCS8PrivateKey(private)
