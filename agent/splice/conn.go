@@ -36,7 +36,7 @@ type Conn struct {
 	out         writer
 	writeClosed atomic.Bool           // no byte is written any more
 	ended       atomic.Bool           // a FIN was sent, in order
-	endRead     atomic.Bool           // the backend's was read, in order
+	endRead     atomic.Bool           // the backend's was read
 	atReset     atomic.Pointer[known] // nil: was not reset by us
 	atEnd       atomic.Pointer[known] // nil: not both directions have ended
 	atClose     atomic.Pointer[known] // nil: not closed yet
@@ -130,6 +130,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 // there was nothing, as Read does.
 func (c *Conn) End() error {
 	ended := c.ended.Load() // before what was written until then is looked at
+	c.endRead.Store(true)   // before, too: of a loss from now on sendEnd tells
 	end, flow := c.look()
 	if lost(end, flow) > 0 {
 		return c.opError("read", syscall.ECONNRESET)
@@ -137,7 +138,6 @@ func (c *Conn) End() error {
 	if ended {
 		c.atEnd.Store(&known{end, flow}) // and that is all there will be
 	}
-	c.endRead.Store(true)
 	return io.EOF
 }
 
