@@ -113,6 +113,8 @@ type connection struct {
 	http     bool // in the hands of package http
 	probed   bool // by the kernel, while it is silent
 
+	countedFirst bool // the time of the first byte; guarded by Metrics.mu
+
 	httpReset atomic.Bool // the client reset, as package http saw it
 	requests  atomic.Int64
 
@@ -120,9 +122,7 @@ type connection struct {
 	moved time.Duration
 	seen  int64
 
-	// What is in the totals: bytes, and the time of the first one; guarded by Metrics.mu.
-	countedUp, countedDown int64
-	countedFirst           bool
+	countedUp, countedDown int64 // bytes in the totals; guarded by Metrics.mu
 
 	young *member // while in a handshake, under the mutex of the registry
 }
