@@ -113,8 +113,6 @@ type connection struct {
 	http     bool // in the hands of package http
 	probed   bool // by the kernel, while it is silent
 
-	countedFirst bool // the time of the first byte; guarded by Metrics.mu
-
 	httpReset atomic.Bool // the client reset, as package http saw it
 	requests  atomic.Int64
 

@@ -170,8 +170,8 @@ func (m *Metrics) count(c *connection, i *Connection) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if first := c.progress.First.Load(); first > 0 && !c.countedFirst {
-		c.countedFirst = true
+	if first := c.progress.First.Load(); first > 0 {
+		c.progress.First.Store(-first) // is counted
 		m.firstByte.WithLabelValues("tcp").Observe(time.Unix(0, first).Sub(i.Start).Seconds())
 	}
 	up, down := max(0, i.Up-c.countedUp), max(0, i.Down-c.countedDown)

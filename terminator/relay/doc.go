@@ -64,7 +64,8 @@ type Progress struct {
 	// the bytes are passed on, so that whoever has got some finds them counted.
 	Up, Down atomic.Int64
 	// First is when the first byte came from the backend, in nanoseconds since
-	// 1970; 0 before, and where the kernel carries them.
+	// 1970; 0 before, and where the kernel carries them. Who has counted it makes it
+	// negative.
 	First atomic.Int64
 	// Ended counts the directions that ended in order.
 	Ended atomic.Int32
