@@ -63,8 +63,8 @@ model: ## every interleaving of the splice's models, and of each of their mutant
 	@deploy/packages.sh model && bpf/model/check.sh
 reliability: ## RELIABILITY.md, of what tests counted that ran with SLUICE_FIGURES=deploy/reliability/figures
 	mkdir -p build && $(GO) run ./deploy/reliability >build/RELIABILITY.md && mv build/RELIABILITY.md RELIABILITY.md
-fuzz: ## each fuzz target for FUZZTIME (default 1h); FIGURES as for servers
-	SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) run ./deploy/reliability/fuzz -for $(or $(FUZZTIME),1h)
+fuzz: ## each fuzz target for FUZZTIME (default 1h); FIGURES as for servers, TESTS=REGEXP
+	SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) run ./deploy/reliability/fuzz -for $(or $(FUZZTIME),1h) -run '$(TESTS)'
 demo: build ## the tour: curl and redis-cli through a gateway, into another network namespace
 	@deploy/packages.sh demo && deploy/demo/run.sh
 cluster: ## a Kubernetes cluster in namespaces of this machine, NODES=2; deploy/cluster/kubectl.sh talks to it

@@ -166,9 +166,9 @@ func (c claim) command() string {
 		return "`make test-kernels FIGURES=deploy/reliability/figures`"
 	case c.test == soak:
 		return "`make test-soak`"
-	case c.pkg == "deploy/protocol":
 	case c.test == tlsfuzzer:
 		return fmt.Sprintf("`make protocol TLSFUZZER=DIR TESTS='%s$'`", c.test)
+	case c.pkg == "deploy/protocol":
 		return fmt.Sprintf("`make protocol TESTS='%s$'`", c.test)
 	case c.pkg == "deploy/e2e":
 		return fmt.Sprintf("`SLUICE_LONG=1 deploy/e2e/run.sh -test.run '%s$'`", c.test)

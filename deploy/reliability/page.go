@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -37,8 +38,8 @@ packager.
 - *relay reader_fionread*: it asks FIONREAD, which this kernel answers wrongly for members of a
   sockmap (one connection may be reset before it is known, the first).
 
-| server and client | mode | connections by path and reason | bytes | result | date, kernel |
-|---|---|---|---|---|---|
+| server and client | mode | connections by path and reason | bytes | result | date, kernel | command |
+|---|---|---|---|---|---|---|
 `
 
 const fuzzHead = `
@@ -48,8 +49,8 @@ const fuzzHead = `
 in all its runs for this page since one failed. The CPU time is that of its processes, and of
 building them; the date is that of the last.
 
-| target | inputs | CPU minutes | failures | result | date, kernel |
-|---|---|---|---|---|---|
+| target | inputs | CPU minutes | failures | result | date, kernel | command |
+|---|---|---|---|---|---|---|
 `
 
 const serversPackage = "deploy/servers"
@@ -83,7 +84,8 @@ func page(claims []claim, entries []figures.Entry) string {
 	b.WriteString(fuzzHead)
 	for _, e := range entries {
 		if strings.HasPrefix(e.Test, "Fuzz") {
-			fmt.Fprintf(&b, "| %s.%s | %s | %.1f | %d | %s | %s |\n", e.Package, e.Test, number(e.Inputs), float64(e.CPUSeconds)/60, e.Failures, result(e), when(e))
+			fmt.Fprintf(&b, "| %s.%s | %s | %.1f | %d | %s | %s | `make fuzz TESTS='^%s.%s$'` |\n", e.Package, e.Test,
+				number(e.Inputs), float64(e.CPUSeconds)/60, e.Failures, result(e), when(e), e.Package, e.Test)
 		}
 	}
 	b.WriteString(serversHead)
@@ -98,10 +100,11 @@ func page(claims []claim, entries []figures.Entry) string {
 		} else {
 			before = who
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", who, words(e.Test[strings.LastIndex(e.Test, "/")+1:]), e.What, size(e.Bytes), result(e), when(e))
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | `make servers TESTS='%s$'` |\n", who, words(e.Test[strings.LastIndex(e.Test, "/")+1:]), e.What,
+			size(e.Bytes), result(e), when(e), regexp.QuoteMeta(e.Test))
 	}
 	if before == "" {
-		b.WriteString("| not run | | | | | |\n")
+		b.WriteString("| not run | | | | | | `make servers` |\n")
 	}
 	return b.String()
 }
