@@ -48,6 +48,13 @@ var modes = []mode{
 	{"relay, no record loop", []string{"-splice=off", "-record-loop=off"}},
 }
 
+// tcpModes are those of uses over plain TCP, which the gateway neither decrypts nor
+// splices past TCP: splice(2) carries them, in the event loop or in a goroutine.
+var tcpModes = []mode{
+	{"kernel", nil},
+	{"kernel, no event loop", []string{"-event-loop=off"}},
+}
+
 func (m mode) spliced() bool { return !slices.Contains(m.flags, "-splice=off") }
 
 // gateway is a process "sluice run" with two listeners for one server: one

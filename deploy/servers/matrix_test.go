@@ -64,10 +64,11 @@ func TestServers(t *testing.T) {
 			version := strings.TrimSpace(client(t, "", s.version[0], s.version[1:]...))
 			for _, u := range s.uses {
 				t.Run(u.client, func(t *testing.T) {
-					for _, mode := range modes {
-						if u.tcp && len(mode.flags) > 0 {
-							continue // these do not matter to it
-						}
+					its := modes
+					if u.tcp {
+						its = tcpModes
+					}
+					for _, mode := range its {
 						t.Run(mode.name, func(t *testing.T) { u.in(t, mode, to, s.name+": "+version) })
 					}
 				})
