@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -60,6 +61,8 @@ var languages = []server{
 		start: func(m *machine) netip.AddrPort {
 			echo := m.start(7007, debianPython, source("echo.py"), "7007")
 			return m.start(7008, "haproxy", "-f", m.file("haproxy.cfg", fmt.Sprintf(`
+global
+	stats socket ipv4@:7009 level user
 defaults
 	mode tcp
 	option splice-auto
@@ -71,7 +74,7 @@ listen echo
 	server echo %s
 `, echo)))
 		},
-		uses: []use{{client: "keyed streams", splices: true, run: echoes}},
+		uses: []use{{client: "keyed streams", splices: true, run: haproxyEchoes}},
 	},
 }
 
@@ -106,6 +109,40 @@ func echoes(t *testing.T, g *gateway) (checked int64) {
 	}
 	wg.Wait()
 	return checked
+}
+
+// haproxyEchoes are echoes that HAProxy has sent on by splice(2), which it is free to
+// do or not.
+func haproxyEchoes(t *testing.T, g *gateway) int64 {
+	before := haproxySpliced(t)
+	checked := echoes(t, g)
+	if haproxySpliced(t) == before {
+		t.Error("HAProxy has not used splice(2)")
+	}
+	return checked
+}
+
+// haproxySpliced is how many bytes HAProxy says it has sent by splice(2).
+func haproxySpliced(t *testing.T) (n int64) {
+	t.Helper()
+	c, err := net.Dial("tcp", netip.AddrPortFrom(site.address, 7009).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "show info\n"); err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const field = "\nTotalSplicdedBytesOut: " // so it spells it
+	_, after, found := strings.Cut(string(text), field)
+	if _, err := fmt.Sscan(after, &n); !found || err != nil {
+		t.Fatalf("no%s in %s", field, text)
+	}
+	return n
 }
 
 // half is a connection whose two directions end one by one.
