@@ -64,8 +64,8 @@ func TestAPage(t *testing.T) {
 		"\n| It holds. *splice on* | 1,234,567 | 2.5 GB | 3 (kills) | 0 | passed | 2026-01-02, 6.18 | `SLUICE_LONG=1 go test -count=1 -timeout 60m -run 'TestX$' ./agent` |\n",
 		"\n| It mostly does. But: the kernel. | 12 | 999 |  | 1 | **failed** | 2026-01-02, 6.18 |",
 		"\n| Nobody looked. | | | | | not run | |",
-		"\n| agent/handover.FuzzZ | 1,234,567 | 1.5 | 0 | passed | 2026-01-02, 6.18 |\n",
-		"\n| redis; get | splice | spliced: 2 | 7.0 MB | passed | 2026-01-02, 6.18 |\n",
+		"\n| agent/handover.FuzzZ | 1,234,567 | 1.5 | 0 | passed | 2026-01-02, 6.18 | `make fuzz TESTS='^agent/handover.FuzzZ$'` |\n",
+		"\n| redis; get | splice | spliced: 2 | 7.0 MB | passed | 2026-01-02, 6.18 | `make servers TESTS='TestServers/redis/get/splice$'` |\n",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
