@@ -110,7 +110,7 @@ func (g *gateway) narrow(queue int) {
 				narrowed++
 			}
 		}
-		if cerr := unix.Close(fd); errors.Join(err, cerr) != nil && err != unix.ENOTSOCK {
+		if cerr := unix.Close(fd); cerr != nil || err != nil && !errors.Is(err, unix.ENOTSOCK) {
 			g.t.Fatal(errors.Join(err, cerr))
 		}
 	}
