@@ -113,7 +113,7 @@ var claims = []claim{
 		"deploy/protocol", "TestInterop", ""},
 	{"No scan of sslyze finds a weakness.",
 		"deploy/protocol", "TestSSLyze", ""},
-	{"Floods of KeyUpdates, of empty and tiny records, and of alerts are ended by a limit, or cost about what they cost the attacker.",
+	{"Floods of KeyUpdates, of empty and tiny records, and of alerts are ended by a limit, or cost less than ten times the processor time that they cost the attacker.",
 		"deploy/protocol", "TestFloods",
 		"without the record loop crypto/tls ends no flood of KeyUpdates with a byte of data after each"},
 	{"A browser shows every connection by its path, certificates by the days that are left, and what is wrong with what mends it, so that it can be read: on a telephone and on a desk, in light and dark.",
