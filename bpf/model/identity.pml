@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Who gets whose bytes: two connections of an agent, one after the other from the
+ * Who gets whose bytes: two connections of an agent (CONNS), one after the other from the
  * same port to the same backend, so that all have one 4-tuple; the backend's ends
  * of earlier ones may live on. And a thief: a socket of another namespace, with the
  * same 4-tuple, that is established at any time. What is claimed, in every
@@ -27,7 +27,9 @@
  *
  * READS, ASKS and STEALS say who of them takes part.
  */
+#ifndef CONNS
 #define CONNS 2
+#endif
 #define THIEF 4
 #ifndef ENTRIES
 #define ENTRIES 1

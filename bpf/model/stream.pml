@@ -21,6 +21,7 @@
  *   spliced       sl_half.spliced
  *   mode          sl_half.reader of the reader: unproven, by recvmsg, by splice(2)
  *   over, lost    sl_flow's
+ *   end_read      Conn.endRead
  *   awaited       sl_flow's; woken is the event of sl_events that follows
  *
  *   write()       sl_msg in splice.c, from "unread = ..." on; verdict and delivery
@@ -30,7 +31,9 @@
  *   splice()      splice(2) and sl_adjust in readers.h
  *   Joiner        join in identity.h: the reader's end comes when it likes, after
  *                 bytes have gone by TCP, too
- *   closing       close(2) of a backend, and on_state in identity.h
+ *   Closer        shutdown(2) and close(2) of a backend, and on_state in identity.h
+ *   End           End in conn.go; sendEnd in credit.go is where the Writer ends
+ *   Crash         the end of the agent's process
  *   Agent         blind.go: a reader that stays blind is reset
  *
  * A message is one byte. Left out: sizes, memory (ENOMEM), FIONREAD, and
@@ -64,8 +67,10 @@ byte arrived;                   /* redirected bytes, each of which wakes readers
 byte noticed;                   /* sl_flow.noticed */
 byte told_at;                   /* sl_event.received of the last sl_is_blind */
 bool locked;                    /* the lock of the reader's socket, when held for long */
-bool fin, closed, reset, told;  /* FIN is in TCP; the reader has closed; RST; the writer knows */
+bool fin, closed, reset, told;  /* FIN is in TCP; the reader has closed; RST; the agent knows */
 bool lost, ended;               /* sl_flow.lost; the reader saw the end */
+bool fin_back, end_read;        /* the backend's FIN; the agent has read it */
+bool crashed;                   /* the agent was killed */
 
 /* unread_by in maps.h: what was received first, then how far TCP was read. */
 inline unread_by() {
@@ -214,31 +219,40 @@ active proctype Writer() {
 	byte i = 1, u, r, c;
 	bool ok, ordered, to_tcp;
 
-	do
-	:: i > N || told -> break
-	:: i <= N && !told ->
+	{
+		do
+		:: i > N || told -> break
+		:: i <= N && !told ->
 #ifndef DOWN
-		may_write(1);
+			may_write(1);
 #endif
+			if
+			:: told
+			:: else -> write(i); atomic { i++; u = 0; r = 0; ok = false; ordered = false; to_tcp = false }
+			fi
+		od;
 		if
 		:: told
-		:: else -> write(i); atomic { i++; u = 0; r = 0; ok = false; ordered = false; to_tcp = false }
-		fi
-	od;
-	if
-	:: told
-	:: else ->
+		:: else ->
 #if !defined(DOWN) && !defined(MUTANT_FIN_AT_ONCE)
-		may_write(0); /* CloseWrite in credit.go */
+			may_write(0); /* CloseWrite in credit.go */
 #endif
-		fin = true
-	fi
+			if
+			:: end_read ->
+				if
+				:: lost -> told = true
+				:: else -> fin = true
+				fi
+			:: else -> fin = true
+			fi
+		fi
+	} unless { crashed }
 }
 
 /* What every reader checks under the reader's lock. */
 inline take(q) {
 	q ? b;
-	assert(b == next);
+	assert(b == next && !lost);
 	next++
 }
 
@@ -375,40 +389,98 @@ active proctype Joiner() {
 }
 
 #ifndef DOWN
-/* The backend may close at any time, with bytes unread. */
-proctype Closer() {
-	byte u, r, c;
-
-	if
-	:: atomic { !ended && !reset -> closed = true }
-	:: ended || reset -> goto end
-	fi;
-#ifndef MUTANT_LOSS_UNSEEN
-	/* on_state: before its FIN */
+inline note_loss() {
 	unread_by();
 	if
 	:: u > 0 && !over -> lost = true
 	:: else
-	fi;
-#endif
+	fi
+}
+
+/* What on_state notes, and whom it wakes: before its FIN, and when the socket ends. */
+inline on_state(is_end) {
+#ifdef MUTANT_LOSS_UNSEEN
+	skip;
+#elif defined(MUTANT_LOSS_SEEN_BEFORE_FIN_ONLY)
 	if
-	:: lost && awaited -> awaited = false; woken = true
+	:: !is_end -> note_loss()
 	:: else
 	fi;
-	/* TCP's own reset for unread bytes of its own; the agent's end of file. */
+#else
+	note_loss();
+#endif
 	if
-	:: len(tcp) > 0 || lost -> told = true
+	:: (is_end || lost) && awaited -> awaited = false; woken = true
+	:: else
+	fi;
+	atomic { u = 0; r = 0 }
+}
+
+/*
+ * The backend may end its own direction, and close at any time, with bytes unread.
+ * A FIN goes out once, at whichever is first.
+ */
+proctype Closer() {
+	byte u, r, c;
+
+	if
+	:: fin_back = true; /* shutdown(2) for writing alone, which loses nothing */
+#ifdef MUTANT_LOSS_SEEN_AT_SHUTDOWN
+		on_state(false)
+#endif
+	:: true
+	fi;
+	if
+	:: atomic { !ended && !reset -> closed = true }
+	:: ended || reset -> goto end
+	fi;
+	if
+	:: !fin_back -> on_state(false); fin_back = true
+	:: else
+	fi;
+	on_state(true);
+	/* TCP's own reset for unread bytes of its own. */
+	if
+	:: len(tcp) > 0 -> told = true
 	:: else
 	fi;
 end:	skip
 }
+
+/* The agent reads the backend's FIN. Later than that it learns only by its own. */
+proctype End() {
+end:	fin_back;
+#ifdef MUTANT_END_READ_LATE
+	if
+	:: lost -> told = true
+	:: else
+	fi;
+	end_read = true
+#else
+	end_read = true;
+	if
+	:: lost -> told = true
+	:: else
+	fi
 #endif
+}
+#endif
+
+/* The agent is killed: SO_LINGER, set in beforeConnect, makes the end of it a reset. */
+proctype Crash() {
+	crashed = true;
+#ifdef MUTANT_CRASH_ENDS
+	fin = true
+#else
+	reset = true
+#endif
+}
 
 /* When nothing can happen any more: the loss that nobody was told of. */
 active proctype Judge() {
 	timeout;
 	assert(ended || reset || closed);
-	assert(next == N + 1 || told || lost || reset)
+	assert(next == N + 1 || told || reset)
 }
 
 init {
@@ -419,6 +491,10 @@ init {
 #endif
 #ifdef CLOSES
 		run Closer();
+		run End();
+#endif
+#ifdef CRASHES
+		run Crash();
 #endif
 	}
 }
