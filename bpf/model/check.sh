@@ -32,13 +32,13 @@ while read -r model mutant flags; do
 		failed=$((failed + 1))
 		if [ $verdict = fails ]; then # how it came to that
 			grep '^pan:1' out
-			spin -t -p -g $flags "$here/$model.pml" 2>&1 | tail -n 200 || true
+			spin -k "$model.pml.trail" -p -g $flags "$here/$model.pml" 2>&1 | tail -n 200 || true
 		fi
 	fi
 done < <(grep -v '^#' "$here/models.txt" | grep -- "${1:-}")
 [ $visited -gt 0 ] || { echo "models.txt has no such line" >&2; exit 1; }
 if [ -n "${SLUICE_FIGURES:-}" ] && [ -z "${1:-}" ]; then
-	printf '{"package": "bpf/model", "test": "check", "faults": %d, "failures": %d, "what": "mutants; %d states in all", "passed": %s, "date": "%s", "kernel": "%s"}\n' \
-		$mutants $failed $visited "$([ $failed = 0 ] && echo true || echo false)" "$(date -u +%F)" "$(uname -r)" >"$figures/bpf.model.check.json"
+	printf '{"package": "bpf/model", "test": "check", "faults": %d, "failures": %d, "what": "mutants; %d states in all; %s", "passed": %s, "date": "%s", "kernel": "%s"}\n' \
+		$mutants $failed $visited "$(sed -n 's/^# Bounds: //p' "$here/models.txt")" "$([ $failed = 0 ] && echo true || echo false)" "$(date -u +%F)" "$(uname -r)" >"$figures/bpf.model.check.json"
 fi
 [ $failed = 0 ]
