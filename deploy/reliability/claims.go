@@ -111,7 +111,7 @@ var claims = []claim{
 		"deploy/protocol", tlsfuzzer,
 		"DIR, a path, has a clone of github.com/tlsfuzzer/tlsfuzzer, which is not on PyPI; of what commit it was is not known; not run are scripts that measure times (timing, marvin, minerva, lucky13, bleichenbacher-workaround) and test-fuzzed-plaintext, whose conversations are others each time; of scripts that hold 1,000 conversations, chosen at random, 200 are held, with certificates of clients that are tlsfuzzer's own 10; bombs of compressed certificates are left out"},
 	{"OpenSSL, GnuTLS, curl, Go, Java, Python and Node handshake in each version, with each kind of certificate and key exchange.",
-		"deploy/protocol", "TestInterop", ""},
+		"deploy/protocol", "TestInterop", "Python cannot be told X25519; its OpenSSL offers that first"},
 	{"No scan of sslyze finds a weakness.",
 		"deploy/protocol", "TestSSLyze", ""},
 	{"Floods of KeyUpdates, of empty and tiny records, and of alerts are ended by a limit, or cost less than ten times the processor time that they cost the attacker.",
