@@ -91,8 +91,8 @@ func TestTLSFuzzer(t *testing.T) {
 					certified[s.name] = true
 				}
 			}
-			count.What = fmt.Sprintf("conversations of %d scripts of tlsfuzzer, %d of them with certificates of clients: %d pass with both, %d fail with both by the same message, %d differ for a reason that is listed",
-				len(all), len(certified), passed, int(count.Faults)-passed-listed-int(count.Failures), listed)
+			count.What = fmt.Sprintf("conversations of %d scripts of tlsfuzzer (commit %s), %d of them with certificates of clients: %d pass with both, %d fail with both by the same message, %d differ for a reason that is listed",
+				len(all), f.commit(), len(certified), passed, int(count.Faults)-passed-listed-int(count.Failures), listed)
 			t.Log(count.What)
 		})
 	}
@@ -148,6 +148,15 @@ func readDifferences(t *testing.T) (all differences) {
 
 // fuzzer runs scripts.
 type fuzzer struct{ python, dir string }
+
+// commit is that of the sources.
+func (f *fuzzer) commit() string {
+	out, err := exec.Command("git", "--git-dir", filepath.Join(f.dir, ".git"), "rev-parse", "HEAD").Output()
+	if err != nil {
+		return "not known"
+	}
+	return strings.TrimSpace(string(out))
+}
 
 // outcomes are what became of conversations: pass, or why not, by script and name.
 type outcomes map[string]map[string]string

@@ -109,7 +109,7 @@ var claims = []claim{
 		"those that do not pass fail with crypto/tls alone, too, 52 of the 89 because they are of TLS 1.0 or 1.1, the others because crypto/tls does not what BoringSSL does (key exchange by RSA, its session tickets, its strictness with some malformed messages); that a test fails where it should is compared, not by which of BoringSSL's errors (-loose-errors); the families of DTLS, QUIC and asynchronous I/O are left out"},
 	{"Each conversation of tlsfuzzer ends as with crypto/tls alone, or differs for a reason that is listed.",
 		"deploy/protocol", tlsfuzzer,
-		"DIR, a path, has a clone of github.com/tlsfuzzer/tlsfuzzer, which is not on PyPI; of what commit it was is not known; not run are scripts that measure times (timing, marvin, minerva, lucky13, bleichenbacher-workaround) and test-fuzzed-plaintext, whose conversations are others each time; of scripts that hold 1,000 conversations, chosen at random, 200 are held, with certificates of clients that are tlsfuzzer's own 10; bombs of compressed certificates are left out"},
+		"DIR is a path to a clone of github.com/tlsfuzzer/tlsfuzzer, which is not on PyPI; the commit of figures that name none was not kept; not run are five scripts that are made to measure times (test-bleichenbacher-*, test-lucky13, test-tls13-minerva) and test-fuzzed-plaintext, whose conversations are others each time; of the three scripts that hold 1,000 conversations by default, chosen at random, 200 are held, with tlsfuzzer's own certificates of clients 10; bombs of compressed certificates are left out"},
 	{"OpenSSL, GnuTLS, curl, Go, Java, Python and Node handshake in each version, with each kind of certificate and key exchange.",
 		"deploy/protocol", "TestInterop", "Python cannot be told X25519; its OpenSSL offers that first"},
 	{"No scan of sslyze finds a weakness.",
@@ -138,10 +138,10 @@ const afterwards = "memory is given back later, in minutes: see the hour"
 // soak has a target of its own: how long it lasts is a variable.
 const soak = "TestASoakedGatewayHoldsNothingBack"
 
-// runs are the entries of the claim's test and of its subtests.
 // tlsfuzzer is another's, and no registry has it: whoever runs it says where it is.
 const tlsfuzzer = "TestTLSFuzzer"
 
+// runs are the entries of the claim's test and of its subtests.
 func (c claim) runs(entries []figures.Entry) (all []figures.Entry) {
 	for _, e := range entries {
 		if e.Package == c.pkg && (e.Test == c.test || strings.HasPrefix(e.Test, c.test+"/")) {
