@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Who gets whose bytes: two connections of an agent (CONNS), one after the other from the
- * same port to the same backend, so that all have one 4-tuple; the backend's ends
- * of earlier ones may live on. And a thief: a socket of another namespace, with the
- * same 4-tuple, that is established at any time. What is claimed, in every
- * interleaving:
+ * Who gets whose bytes: CONNS connections of AGENTS agents to PODS backends. An
+ * agent makes one after the other from the same port, so that all to one backend
+ * have one 4-tuple; the backend's ends of earlier ones may live on. The second
+ * agent makes the last one, at any time. And a thief: a
+ * socket of another namespace, with the same 4-tuple, that is established at any
+ * time. What is claimed, in every interleaving:
  *
- *   right   a byte that is redirected arrives at its own connection's other end
+ *   right   a byte that is redirected, either way, arrives at its own connection's
+ *           other end
  *   own     nobody writes into the figures of another connection's flow
- *   clean   at the end no entry of a map is left
+ *   clean   at the end no entry of a map is left, unless its agent was killed: then
+ *           the map itself goes with the last socket in it
  *
  * What stands for what:
  *
@@ -16,50 +19,74 @@
  *                 that belong to one connection: IDENT
  *   flow, entry   sl_flows: an id, and the memory that it is in, ENTRIES of them,
  *                 used again at once
- *   socks_b       sl_socks, the backend's ends; the key is end_key, of the cookie: KEY
+ *   socks_*       sl_socks, the agents' and the backends' ends; the key is end_key, of
+ *                 the cookie: KEY
  *   state, freed  sl_end's state and released, of the backend's end
  *
  *   Agent         announce and on_state in identity.h; sl_msg's redirect
- *   Backend       on_passive and join in identity.h
+ *   Backend       on_passive and join in identity.h, in the programs of every agent
  *   Reader        enter_flow, sl_recv's writes and leave_flow in maps.h
- *   Closer        on_state of the backend's end
+ *   Closer        sl_msg's redirect and on_state of the backend's end
  *   Asker         sl_may_write: hold_flow in maps.h
+ *   Crash         the end of the first agent's process: its programs for sockops and
+ *                 reads end at once, that of sk_msg with its sockets
  *
- * READS, ASKS and STEALS say who of them takes part.
+ * Each agent has maps of its own. READS, ASKS, STEALS and CRASHES say who else
+ * takes part.
  */
 #ifndef CONNS
-#define CONNS 2
+#define CONNS 3
 #endif
-#define THIEF 4
+#ifndef AGENTS
+#define AGENTS 1
+#endif
+#ifndef PODS
+#define PODS 1
+#endif
 #ifndef ENTRIES
 #define ENTRIES 1
 #endif
+#define THIEF (CONNS + 1)
+#define SOCKS (CONNS + 2)
+#define NONE 4
+#define GONE 8
 
+#define MAP(c) (AGENTS > 1 && c == CONNS) /* whose connection c is */
 #ifdef MUTANT_ANNOUNCED_BY_TUPLE
-#define IDENT(c) 0
+#define IDENT(c) pod_of[c]
 #else
 #define IDENT(c) c
 #endif
 #ifdef MUTANT_SOCKS_BY_TUPLE
-#define KEY(c) 0
+#define KEY(c) MAP(c) * SOCKS + pod_of[c]
 #else
-#define KEY(c) c
+#define KEY(c) MAP(c) * SOCKS + c
 #endif
-#define NONE 2
-#define GONE 8
 
-byte id[2], ends[2];            /* of an entry: its flow, who uses it */
-byte announced[5];               /* the flow, by identity */
-byte socks_b[5];                 /* the socket, by key */
-byte state[5];
-bool freed[5], backend_is[5];
+byte pod_of[SOCKS];
+byte id[5], ends[5];             /* of an entry: its flow, who uses it; two a map */
+byte announced[AGENTS * SOCKS];    /* the flow, by identity */
+byte socks_a[AGENTS * SOCKS];      /* the socket, by key */
+byte socks_b[AGENTS * SOCKS];
+byte state[SOCKS];
+bool freed[SOCKS];
+bool killed, detached;           /* the first agent; its programs */
+
+/* Whether the programs run that fill and clear the map m. */
+#ifdef CRASHES
+#define RUNS(m) (!(detached && m == 0))
+#define KILLED(m) (killed && m == 0)
+#else
+#define RUNS(m) true
+#define KILLED(m) false
+#endif
 
 /* bpf_map_lookup_elem(&sl_flows, &c): the entry, or NONE. */
-inline lookup(c, e) {
+inline lookup(m, c, e) {
 	d_step {
 		if
-		:: id[0] == c -> e = 0
-		:: id[0] != c && id[1] == c -> e = 1
+		:: id[m * 2] == c -> e = m * 2
+		:: id[m * 2] != c && id[m * 2 + 1] == c -> e = m * 2 + 1
 		:: else -> e = NONE
 		fi
 	}
@@ -81,17 +108,21 @@ proctype Reader(byte c) {
 	byte e, was;
 	bool last;
 
+	if
+	:: !RUNS(MAP(c)) -> goto out
+	:: else
+	fi;
 #ifdef MUTANT_READER_HOLDS_NOTHING
-	lookup(c, e);
+	lookup(MAP(c), c, e);
 	if
 	:: e < NONE -> assert(id[e] == c)
 	:: else
-	fi
+	fi;
 #else
 	atomic { was = state[c]; state[c]++ }
 	e = NONE;
 	if
-	:: was < GONE -> lookup(c, e)
+	:: was < GONE -> lookup(MAP(c), c, e)
 	:: else
 	fi;
 	if
@@ -103,22 +134,30 @@ proctype Reader(byte c) {
 	:: was == GONE + 1 ->
 		atomic { last = freed[c]; freed[c] = true }
 		if
-		:: !last -> lookup(c, e); if :: e < NONE -> release(e) :: else fi
+		:: !last -> lookup(MAP(c), c, e); if :: e < NONE -> release(e) :: else fi
 		:: else
 		fi
 	:: else
-	fi
+	fi;
 #endif
+out:	skip
 }
 
-/* The backend's end closes: while somebody reads, too. */
+/* The backend's end writes, and closes: while somebody reads, too. */
 proctype Closer(byte c) {
-	byte e, was;
+	byte e, was, to;
 	bool last;
 
-	lookup(c, e);
+	to = socks_a[KEY(c)];
+	assert(to == 0 || to == c);
+	if
+	:: !RUNS(MAP(c)) -> goto out
+	:: else
+	fi;
+	lookup(MAP(c), c, e);
 	if
 	:: e < NONE ->
+		assert(id[e] == c); /* writes lost, awaited */
 		atomic { was = state[c]; state[c] = (was < GONE -> was + GONE : was) }
 		if
 		:: was == 0 ->
@@ -131,50 +170,58 @@ proctype Closer(byte c) {
 		fi
 	:: else
 	fi;
-	d_step { socks_b[KEY(c)] = (socks_b[KEY(c)] == c -> 0 : socks_b[KEY(c)]) }
+out:	atomic { socks_b[KEY(c)] = (socks_b[KEY(c)] == c -> 0 : socks_b[KEY(c)]) }
 }
 
-/* An accepted connection, of the agent's or the thief's. */
+/* An accepted connection, of an agent's or the thief's. */
 proctype Backend(byte c) {
-	byte f, e;
-	bool mine, last;
+	byte f, e, m;
+	bool mine, last, joined;
 
-	f = announced[IDENT(c)];
-	if
-	:: f == 0 -> goto out
-	:: else
-	fi;
-#ifdef MUTANT_BOTH_TAKE_OVER
-	mine = true;
-	announced[IDENT(c)] = 0;
-#else
-	atomic { mine = announced[IDENT(c)] != 0; announced[IDENT(c)] = 0 }
-#endif
-	if
-	:: !mine -> goto out
-	:: else
-	fi;
-	lookup(f, e);
-	if
-	:: e == NONE -> goto out
-	:: else
-	fi;
-	atomic {
+	do
+	:: m == AGENTS || joined -> break
+	:: m < AGENTS && !joined ->
 		if
-		:: socks_b[KEY(f)] == 0 -> socks_b[KEY(f)] = c; backend_is[c] = true /* BPF_NOEXIST */
+		:: !RUNS(m) -> goto next
 		:: else
-		fi
-	}
-	if
-	:: !backend_is[c] -> release(e)
-	:: backend_is[c] && c == THIEF
-	:: backend_is[c] && c != THIEF ->
-#ifdef READS
-		run Reader(c);
+		fi;
+		f = announced[m * SOCKS + IDENT(c)];
+		if
+		:: f == 0 -> goto next
+		:: else
+		fi;
+#ifdef MUTANT_BOTH_TAKE_OVER
+		mine = true;
+		announced[m * SOCKS + IDENT(c)] = 0;
+#else
+		atomic { mine = announced[m * SOCKS + IDENT(c)] != 0; announced[m * SOCKS + IDENT(c)] = 0 }
 #endif
-		run Closer(c)
-	fi;
-out:	skip
+		if
+		:: !mine -> goto next
+		:: else
+		fi;
+		lookup(m, f, e);
+		if
+		:: e == NONE -> goto next
+		:: else
+		fi;
+		atomic {
+			if
+			:: socks_b[KEY(f)] == 0 -> socks_b[KEY(f)] = c; joined = true /* BPF_NOEXIST */
+			:: else
+			fi
+		}
+		if
+		:: !joined -> release(e)
+		:: joined && c == THIEF
+		:: joined && c != THIEF ->
+#ifdef READS
+			run Reader(c);
+#endif
+			run Closer(c)
+		fi;
+next:		atomic { m++; f = 0; e = 0; mine = false; last = false }
+	od
 }
 
 /* The writer of a connection, which holds nothing, between two of its writes. */
@@ -182,7 +229,11 @@ proctype Asker(byte c) {
 	byte e, had;
 	bool last;
 
-	lookup(c, e);
+	if
+	:: !RUNS(MAP(c)) -> goto out
+	:: else
+	fi;
+	lookup(MAP(c), c, e);
 	if
 	:: e == NONE -> goto out
 	:: else
@@ -203,18 +254,25 @@ proctype Asker(byte c) {
 out:	skip
 }
 
-active proctype Agent() {
-	byte c = 1, e, to;
+/* Makes the connections from c to max. */
+proctype Agent(byte c, max) {
+	byte e, to;
 	bool mine, last;
 
 	do
-	:: c > CONNS -> break
-	:: c <= CONNS ->
-		/* announce: a flow where there is room, then the identity. */
+	:: c > max || KILLED(MAP(c)) -> break
+	:: c <= max && !KILLED(MAP(c)) ->
+#if PODS > 1
+		if
+		:: pod_of[c] = 0
+		:: pod_of[c] = 1
+		fi;
+#endif
+		/* announce: a flow where there is room, its end, then the identity. */
 		atomic {
 			if
-			:: id[0] == 0 -> e = 0
-			:: ENTRIES > 1 && id[0] != 0 && id[1] == 0 -> e = 1
+			:: id[MAP(c) * 2] == 0 -> e = MAP(c) * 2
+			:: ENTRIES > 1 && id[MAP(c) * 2] != 0 && id[MAP(c) * 2 + 1] == 0 -> e = MAP(c) * 2 + 1
 			:: else -> e = NONE /* map_full: TCP */
 			fi;
 			if
@@ -224,8 +282,14 @@ active proctype Agent() {
 		}
 		if
 		:: e < NONE ->
+			atomic {
+				if
+				:: socks_a[KEY(c)] == 0 -> socks_a[KEY(c)] = c /* BPF_NOEXIST */
+				:: else
+				fi
+			}
 			ends[e] = 2;
-			announced[IDENT(c)] = c;
+			announced[MAP(c) * SOCKS + IDENT(c)] = c;
 			run Backend(c);
 #ifdef ASKS
 			run Asker(c);
@@ -234,24 +298,60 @@ active proctype Agent() {
 			to = socks_b[KEY(c)];
 			assert(to == 0 || to == c);
 			/* on_state: who deletes the announcement has its share. */
-			atomic { mine = announced[IDENT(c)] == c; announced[IDENT(c)] = (mine -> 0 : announced[IDENT(c)]) }
+			if
+			:: !RUNS(MAP(c)) -> goto ended
+			:: else
+			fi;
+			atomic {
+				mine = announced[MAP(c) * SOCKS + IDENT(c)] == c;
+				announced[MAP(c) * SOCKS + IDENT(c)] = (mine -> 0 : announced[MAP(c) * SOCKS + IDENT(c)])
+			}
 			if
 			:: mine -> release(e)
 			:: else
 			fi;
-			release(e)
+			release(e);
+ended:			atomic { socks_a[KEY(c)] = (socks_a[KEY(c)] == c -> 0 : socks_a[KEY(c)]) }
 		:: else -> run Backend(c)
 		fi;
-		c++
+		atomic { c++; e = 0; to = 0; mine = false; last = false }
 	od
 }
 
+/* When nothing can happen any more. */
 active proctype Judge() {
+	byte i, m;
+
 	timeout;
-	assert(id[0] == 0 && id[1] == 0 && announced[0] + announced[1] + announced[2] + announced[3] == 0);
-	assert(socks_b[0] + socks_b[1] + socks_b[2] + socks_b[3] == 0)
+	d_step {
+		do
+		:: i == AGENTS * SOCKS -> break
+		:: i < AGENTS * SOCKS ->
+			m = i / SOCKS;
+			assert(socks_a[i] == 0 && socks_b[i] == 0);
+			assert(!RUNS(m) || (announced[i] == 0 && id[m * 2] == 0 && id[m * 2 + 1] == 0));
+			i++
+		od
+	}
 }
 
-#ifdef STEALS
-init { run Backend(THIEF) }
+#ifdef CRASHES
+active proctype Crash() {
+	killed = true;
+	detached = true
+}
 #endif
+
+init {
+	atomic {
+#if AGENTS > 1
+		run Agent(1, CONNS - 1);
+		run Agent(CONNS, CONNS);
+#else
+		run Agent(1, CONNS);
+#endif
+#ifdef STEALS
+		run Backend(THIEF)
+#endif
+	}
+}

@@ -48,7 +48,7 @@ var claims = []claim{
 		"cmd/sluice", "TestGatewaysBesideAndBehindEachOther", ""},
 	{"In a model, every interleaving keeps bytes in order and at their own connection, loses none without an error, and nobody waits for ever.",
 		"bpf/model", "check",
-		"not in the model are more agents and backends than one, connections of one agent at the same time, a killed agent but in the stream of one connection, an agent that closes on what the backend wrote, sizes, want of memory, and FIONREAD"},
+		"not in the model are two connections of one agent at the same time, a third one together with a reader, a thief or a kill, an agent that closes on what the backend wrote, sizes, want of memory, and FIONREAD"},
 	{"Debian's 6.12 splices, on amd64 and arm64, and its 6.1 refuses cleanly and relays the same streams whole; on all they go on when the clock jumps by days.",
 		"deploy/kernels", "TestKernels", "6.1 lacks the tracepoint that the splice counts reads by, and has relay mode only; of arm64 the machine is emulated"},
 	{"A port that is used again at once mixes no connections.",
