@@ -35,7 +35,7 @@ func TestATestLeavesItsFigures(t *testing.T) {
 	if diff := cmp.Diff(want, run(false, 3)); diff != "" {
 		t.Error(diff)
 	}
-	want.Passed, want.Connections = false, 4
+	want.Passed, want.Connections, want.Failures = false, 4, 1
 	if diff := cmp.Diff(want, run(true, 4)); diff != "" {
 		t.Errorf("its next run, which failed: %s", diff)
 	}
