@@ -8,11 +8,13 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/sluice-gateway/sluice/terminator/loop"
 	"github.com/sluice-gateway/sluice/terminator/relay"
 )
 
@@ -279,8 +281,10 @@ func BenchmarkTurn(b *testing.B) {
 	client := at(1, 1)
 	for b.Loop() {
 		turns.take(&s, client)
-		began := time.Now()
-		turns.give(&s, time.Since(began))
+		runtime.LockOSThread()
+		began := loop.Used()
+		turns.give(&s, loop.Used()-began)
+		runtime.UnlockOSThread()
 	}
 }
 

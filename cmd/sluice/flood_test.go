@@ -28,9 +28,9 @@ import (
 const floodedName = "flooded.example.com"
 
 // T33, T35: a flood of ClientHellos, twice as many as the gateway can answer when it has
-// nothing else to do, at one of two listeners. Connections that exist go on, whoever comes to the other listener
-// is served, and who comes to the same one from another network, too. How fast is a
-// figure. Ten seconds of it with SLUICE_LONG set.
+// nothing else to do, at one of two listeners. Connections that exist go on, whoever
+// comes to the other listener is served, and who comes to the same one from another
+// network, too. How fast is a figure. Ten seconds of it with SLUICE_LONG set.
 func TestAFloodOfHandshakesWaitsForItself(t *testing.T) {
 	for _, splice := range []string{"auto", "off"} {
 		for _, key := range []string{"ECDSA", "RSA-4096"} {

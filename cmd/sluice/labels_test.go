@@ -3,7 +3,6 @@
 package main
 
 import (
-	"encoding/json"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -85,15 +84,8 @@ func queries(t *testing.T) (out []query) {
 		name, _, _ := strings.Cut(rule, "\n")
 		out = append(out, query{name, string(expressions([]byte(rule))), regexp.MustCompile(`\$labels\.(\w+)`).FindAllStringSubmatch(rule, -1)})
 	}
-	file, err := os.ReadFile(observe + "dashboard.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var dashboard struct{ Panels []panel }
-	if err := json.Unmarshal(file, &dashboard); err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range dashboard.Panels {
+	_, panels := dashboard(t)
+	for _, p := range panels {
 		for _, target := range p.Targets {
 			out = append(out, query{p.Title, target.Expr, regexp.MustCompile(`{{(\w+)}}`).FindAllStringSubmatch(target.LegendFormat, -1)})
 		}

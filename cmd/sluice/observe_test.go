@@ -71,13 +71,9 @@ type panel struct {
 	Targets []struct{ Expr, LegendFormat string }
 }
 
-// TestTheDashboardShowsARunningGateway has a Prometheus read a gateway, a node of a
-// cluster and a controller: every panel shows something, every rule has what it
-// speaks of, and those fire whose causes there are.
-func TestTheDashboardShowsARunningGateway(t *testing.T) {
-	needRoot(t)
-	count := &figures.Figures{What: "what is wrong, each with its alert"}
-	figures.Record(t, count)
+// dashboard is the file, and its panels.
+func dashboard(t *testing.T) ([]byte, []panel) {
+	t.Helper()
 	file, err := os.ReadFile(observe + "dashboard.json")
 	if err != nil {
 		t.Fatal(err)
@@ -86,6 +82,17 @@ func TestTheDashboardShowsARunningGateway(t *testing.T) {
 	if err := json.Unmarshal(file, &dashboard); err != nil {
 		t.Fatal(err)
 	}
+	return file, dashboard.Panels
+}
+
+// TestTheDashboardShowsARunningGateway has a Prometheus read a gateway, a node of a
+// cluster and a controller: every panel shows something, every rule has what it
+// speaks of, and those fire whose causes there are.
+func TestTheDashboardShowsARunningGateway(t *testing.T) {
+	needRoot(t)
+	count := &figures.Figures{What: "what is wrong, each with its alert"}
+	figures.Record(t, count)
+	file, panels := dashboard(t)
 	rulesText, err := os.ReadFile(observe + "alerts.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -128,7 +135,7 @@ func TestTheDashboardShowsARunningGateway(t *testing.T) {
 	}
 	ask := prometheusWith(t, config)
 
-	for _, p := range dashboard.Panels {
+	for _, p := range panels {
 		for _, target := range p.Targets {
 			query := strings.NewReplacer("$__rate_interval", "30s", "$instance", ".*").Replace(target.Expr)
 			shown := ""
