@@ -52,7 +52,7 @@ type Options struct {
 	// not lead to the machine itself or its link, where addresses of EndpointSlices
 	// may not lead either.
 	Tenants bool
-	// Server is the terminator to run; the agent sets its Dial and Metrics.
+	// Server is the terminator to run; the agent sets its Dial, Full and Metrics.
 	Server *terminator.Server
 	// Resources optionally tells what the source of the snapshots says about
 	// them, for the status, and how many problems it sees, for the metrics.
@@ -73,6 +73,7 @@ type Agent struct {
 	started  time.Time
 	resolver *resolver
 	registry *prometheus.Registry
+	memory   *memory
 
 	snapshots *prometheus.CounterVec // result
 
@@ -113,7 +114,7 @@ type applied struct {
 // Whoever gets an Agent must Run it, which closes what New opened.
 func New(opts Options) (_ *Agent, err error) {
 	a := &Agent{opts: opts, started: time.Now(), resolver: newResolver(opts.Log), udp: udp.New(opts.Log), registry: prometheus.NewPedanticRegistry(), snapshots: newSnapshots(),
-		served: make(chan struct{}), alone: make(chan struct{})}
+		memory: newMemory(), served: make(chan struct{}), alone: make(chan struct{})}
 	a.resolver.tenants = opts.Tenants
 	a.udp.FreeBind = opts.Server.FreeBind
 	if opts.Server.Metrics == nil {
@@ -148,6 +149,7 @@ func New(opts Options) (_ *Agent, err error) {
 	}
 	a.openSplice()
 	opts.Server.RelayReason = a.splice.Reason
+	opts.Server.Full = a.memory.full
 	a.register()
 	return a, nil
 }
@@ -184,7 +186,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer stopResolving()
 	var wg sync.WaitGroup
 	wg.Go(func() { a.keepResolving(resolving) })
-	wg.Go(func() { tendMemory(resolving) })
+	wg.Go(func() { a.memory.tend(resolving) })
 	var udpErr error
 	wg.Go(func() { udpErr = a.udp.Run(resolving) })
 	a.servers = []*http.Server{desk.New(a.adminHandler(), a.opts.Log), desk.New(a.metricsHandler(), a.opts.Log)}

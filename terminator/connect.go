@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"syscall"
 	"time"
@@ -20,7 +21,8 @@ import (
 // fail a TLS handshake. A refusal costs nothing, so every endpoint may refuse.
 const maxCostly = 3
 
-type dial func(ctx context.Context, network, address string) (net.Conn, error)
+// dial connects from a local address, or nil for the kernel's choice.
+type dial func(ctx context.Context, from *net.TCPAddr, network, address string) (net.Conn, error)
 
 // connect gives a connection its backend leg: one endpoint after the other.
 // end is empty on success, and the caller releases the endpoint then.
@@ -64,7 +66,7 @@ func (s *Server) dialBackend(ctx context.Context, b *balance.Backend, d dial) (n
 		}
 		began := time.Now()
 		attempt, cancel := context.WithTimeout(ctx, s.ConnectTimeout)
-		conn, err := d(attempt, "tcp", e.Address)
+		conn, err := s.dialFrom(attempt, d, e.Address)
 		cancel()
 		if err == nil {
 			s.Metrics.choice(b.Name, "", time.Since(began))
@@ -76,7 +78,7 @@ func (s *Server) dialBackend(ctx context.Context, b *balance.Backend, d dial) (n
 		s.Metrics.choice(b.Name, cause, 0)
 		if errors.Is(err, syscall.EADDRNOTAVAIL) {
 			// Another endpoint has ports of its own.
-			errs = append(errs, fmt.Errorf("%w; this node has no local port left for that endpoint: widen net.ipv4.ip_local_port_range, add endpoints, or keep connections for longer", err))
+			errs = append(errs, fmt.Errorf("%w; this node has no local port left for that endpoint: widen net.ipv4.ip_local_port_range, add endpoints or -source-addresses, or keep connections for longer", err))
 			tried = append(tried, e)
 			continue
 		}
@@ -95,6 +97,30 @@ func (s *Server) dialBackend(ctx context.Context, b *balance.Backend, d dial) (n
 		return nil, nil, fmt.Errorf("backend %s: %w", b.Name, httproute.ErrNoEndpoint)
 	}
 	return nil, nil, fmt.Errorf("backend %s: %w", b.Name, errors.Join(errs...))
+}
+
+// dialFrom connects from the next of the sources that has a local port left.
+func (s *Server) dialFrom(ctx context.Context, d dial, address string) (conn net.Conn, err error) {
+	from := []*net.TCPAddr{nil}
+	if to, err := netip.ParseAddrPort(address); err == nil && len(s.Sources) > 0 {
+		var fit []*net.TCPAddr
+		for _, a := range s.Sources {
+			if a.Is4() == to.Addr().Unmap().Is4() {
+				fit = append(fit, net.TCPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
+			}
+		}
+		if len(fit) > 0 {
+			from = fit
+		}
+	}
+	first := s.dials.Add(1)
+	for i := range from {
+		conn, err = d(ctx, from[(first+uint64(i))%uint64(len(from))], "tcp", address)
+		if !errors.Is(err, syscall.EADDRNOTAVAIL) {
+			break
+		}
+	}
+	return conn, err
 }
 
 // Causes of a failed connect, a metric label.

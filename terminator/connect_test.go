@@ -83,7 +83,7 @@ func TestAnEndpointThatDoesNotAnswerIsLeftAfterTheTimeout(t *testing.T) {
 	snap := simple(port, certificateFor(t, "c", "a.example"), hole, well)
 	plain := &net.Dialer{}
 	s := &Server{ConnectTimeout: 50 * time.Millisecond, Metrics: NewMetrics(),
-		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		Dial: func(ctx context.Context, _ *net.TCPAddr, network, address string) (net.Conn, error) {
 			if strings.HasPrefix(address, "192.0.2.1") { // the kernel may have no route to it
 				<-ctx.Done()
 				return nil, ctx.Err()
@@ -131,7 +131,7 @@ func (s scripted) Path() (string, string) { return s.path, s.reason }
 func TestTheBackendLegSaysItsPath(t *testing.T) {
 	port := freePort(t)
 	snap := simple(port, certificateFor(t, "c", "a.example"), backend(t, echo))
-	s := &Server{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+	s := &Server{Dial: func(ctx context.Context, _ *net.TCPAddr, network, address string) (net.Conn, error) {
 		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
 		if err != nil {
 			return nil, err

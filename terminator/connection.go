@@ -57,6 +57,7 @@ const (
 	endIdle             relay.End = "idle"
 	endDrain            relay.End = "drain_deadline"
 	endLimit            relay.End = "listener_limit"
+	endMemory           relay.End = "no_memory"
 	endNoListener       relay.End = "no_listener"
 	endNoRoute          relay.End = "no_route"
 	endNoEndpoint       relay.End = "no_endpoint"

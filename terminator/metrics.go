@@ -83,10 +83,11 @@ func NewMetrics() *Metrics {
 		flows:        map[flowKey]*flow{},
 		chosen:       map[string]bool{},
 	}
+	m.connections.WithLabelValues("", string(endMemory)) // a rate needs the zero before
 	m.firstByte.WithLabelValues("http")
 	m.firstByte.WithLabelValues("tcp")
 	for _, cause := range []string{causeRefused, causeTimeout, causeUnreachable, causeTLS, causeLocal, causeOther} {
-		m.connectFailures.WithLabelValues(cause) // a rate needs the zero before
+		m.connectFailures.WithLabelValues(cause)
 	}
 	return m
 }

@@ -137,11 +137,11 @@ func (e *backendTLSError) Unwrap() error { return e.err }
 // over makes what dials TCP dial TLS: its connections are of type *tlsLeg, and
 // the handshake is done.
 func (o *origin) over(tcp dial, cert *certificate, protocol string) dial {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, from *net.TCPAddr, network, address string) (net.Conn, error) {
 		if o.err != nil {
 			return nil, &backendTLSError{address, o.err, true}
 		}
-		conn, err := tcp(ctx, network, address)
+		conn, err := tcp(ctx, from, network, address)
 		if err != nil {
 			return nil, err
 		}
@@ -191,7 +191,7 @@ func (c *connection) secure(b *balance.Backend, otherwise dial, protocol string)
 		return otherwise
 	}
 	if o := c.listener.origins[b.Name]; o != nil {
-		return o.over(c.s.plain.DialContext, c.listener.shown, protocol)
+		return o.over(plain, c.listener.shown, protocol)
 	}
 	return otherwise
 }

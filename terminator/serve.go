@@ -32,6 +32,8 @@ func alert(code byte) []byte { return []byte{21, 3, 3, 0, 2, 2, code} }
 // serve takes a new connection to its end.
 func (s *Server) serve(c *connection) {
 	switch {
+	case s.full():
+		c.reset(endMemory)
 	case c.port.tls:
 		s.handshake(c)
 	case c.port.tcp != nil:
@@ -46,7 +48,7 @@ func (s *Server) serve(c *connection) {
 			return
 		}
 		b := balance.Choose(r.refs)
-		s.carryTCP(c, r.name, b, nil, c.secure(b, s.plain.DialContext, ""))
+		s.carryTCP(c, r.name, b, nil, c.secure(b, plain, ""))
 	default:
 		s.serveHTTP(c)
 	}
@@ -196,7 +198,7 @@ func (s *Server) handshake(c *connection) {
 		c.reset(v.end)
 	case v.passthrough:
 		_ = c.client.SetDeadline(time.Time{})
-		s.carryTCP(c, v.route, v.backend, leg.Replay(), s.plain.DialContext)
+		s.carryTCP(c, v.route, v.backend, leg.Replay(), plain)
 	case err != nil:
 		s.Metrics.handshake(c, nil, err)
 		c.finishHandshake(leg, err)

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -25,14 +26,22 @@ import (
 // must not be changed after the first call of a method. Run must be called, or
 // nothing is accepted.
 type Server struct {
-	// Dial connects the backend legs of terminated connections; nil is a plain
-	// TCP connection. What it returns must be a *net.TCPConn or offer what one
+	// Dial connects the backend legs of terminated connections, from a local address or
+	// nil for the kernel's choice; a nil Dial makes plain TCP connections. What it returns must be a *net.TCPConn or offer what one
 	// does (relay.Leg); a method Path() (path, reason string), when there is
 	// one, says how bytes travel now: "spliced", or "relay" and why. It must have
 	// SO_LINGER {1, 0} before it connects: a killed process resets its backends.
-	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	Dial func(ctx context.Context, from *net.TCPAddr, network, address string) (net.Conn, error)
 	// RelayReason says why connections are relayed whose backend leg has no Path.
 	RelayReason string
+
+	// Sources are the local addresses that backends are connected to from, in turn, those of
+	// the same family as the endpoint. None is the kernel's choice. Each has as many ports
+	// towards an endpoint as net.ipv4.ip_local_port_range.
+	Sources []netip.Addr
+	// Full optionally returns why the process has no memory for another connection, and
+	// what to do. New ones are reset for as long, rather than that the kernel ends all.
+	Full func() error
 
 	// NoRecordLoop leaves established TLS 1.3 connections to crypto/tls, which
 	// costs more of the processor and memory (package record).
@@ -84,7 +93,7 @@ type Server struct {
 	Metrics *Metrics
 
 	once     sync.Once
-	plain    *net.Dialer // of legs that are never spliced
+	dials    atomic.Uint64 // of legs, which take Sources in turn
 	balance  balance.Set
 	http     *httproute.Handler
 	httpd    *http.Server
@@ -94,6 +103,7 @@ type Server struct {
 	turns    turns         // of handshakes to compute
 	slots    chan struct{} // a token for each connection that may be open
 	reserve  reserve
+	fullSaid atomic.Int64    // when the log had it, in Unix seconds
 	kill     context.Context // ends when connections must
 	killNow  context.CancelFunc
 	conns    registry
@@ -137,9 +147,8 @@ func (s *Server) init() {
 			s.Metrics = NewMetrics()
 		}
 		s.Metrics.server.Store(s)
-		s.plain = s.dialer()
 		if s.Dial == nil {
-			s.Dial = s.plain.DialContext
+			s.Dial = plain
 		}
 		s.hello = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: s.decide}
 		s.turns.all = loop.Processors()
@@ -255,14 +264,6 @@ func (s *Server) tend(ctx context.Context) {
 			s.mu.Unlock()
 		}
 	}
-}
-
-// dialer makes backend legs: no keepalive yet (probe), no MPTCP (a sockmap cannot hold one),
-// and a reset on close from before the first packet on.
-func (s *Server) dialer() *net.Dialer {
-	d := &net.Dialer{KeepAlive: -1, Control: legControl}
-	d.SetMultipathTCP(false)
-	return d
 }
 
 // keepAlive gives every leg a rhythm of its own. All that have moved bytes at the same

@@ -128,14 +128,27 @@ func freeBind(_, _ string, c syscall.RawConn) error {
 	return err
 }
 
+// plain makes a backend leg that is never spliced: no keepalive yet (probe), no MPTCP
+// (a sockmap cannot hold one), and a reset on close from before the first packet on.
+func plain(ctx context.Context, from *net.TCPAddr, network, address string) (net.Conn, error) {
+	d := net.Dialer{KeepAlive: -1, Control: legControl}
+	d.SetMultipathTCP(false)
+	if from != nil {
+		d.LocalAddr = from
+	}
+	return d.DialContext(ctx, network, address)
+}
+
 // legControl is how each leg begins. Closing it is a reset until the streams ended
-// in order, and a byte that was sent with MSG_OOB keeps its place in the stream, where
-// it would be missing otherwise.
+// in order, a byte that was sent with MSG_OOB keeps its place in the stream, where
+// it would be missing otherwise, and one that is bound to an address only gets its port
+// when it connects: bind(2) would want one that no other socket has, to whatever peer.
 func legControl(_, _ string, c syscall.RawConn) error {
 	var err error
 	if cerr := c.Control(func(fd uintptr) {
 		err = errors.Join(unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}),
-			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1))
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1),
+			unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1))
 	}); cerr != nil {
 		return cerr
 	}
@@ -227,6 +240,21 @@ func (s *Server) slot(k *socket) bool {
 	case <-k.done:
 		return false
 	}
+}
+
+// full tells whether a new connection finds no memory. The log has it every ten seconds.
+func (s *Server) full() bool {
+	if s.Full == nil {
+		return false
+	}
+	err := s.Full()
+	if err == nil {
+		return false
+	}
+	if now, said := time.Now().Unix(), s.fullSaid.Load(); now-said >= 10 && s.fullSaid.CompareAndSwap(said, now) {
+		s.Log.Warn("no memory for new connections, they are reset", "error", err)
+	}
+	return true
 }
 
 // refuse gives up the reserve for a moment to reset the connection that has

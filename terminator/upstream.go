@@ -36,7 +36,7 @@ func (s *Server) dialHTTP(ctx context.Context, to httproute.Upstream) (net.Conn,
 	if b == nil {
 		return nil, fmt.Errorf("backend %s: %w", to.Backend, httproute.ErrNoEndpoint)
 	}
-	d := s.plain.DialContext
+	d := plain
 	protocol := "http/1.1"
 	if st.protocols[to.Backend] == http2 {
 		protocol = "h2"

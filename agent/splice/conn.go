@@ -65,16 +65,25 @@ var ErrReaderBlind = errors.New("connection reset: the backend reads in a way th
 // Dial connects to a backend, like net.Dialer.DialContext, and returns a *Conn.
 // It is not Multipath TCP, and keepalive is left to the caller.
 func (s *Splicer) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	c, err := s.dial(ctx, network, address)
+	return s.DialFrom(ctx, nil, network, address)
+}
+
+// DialFrom is Dial from a local address, with a port that no other connection to the same
+// endpoint has, or from what the kernel chooses when from is nil.
+func (s *Splicer) DialFrom(ctx context.Context, from *net.TCPAddr, network, address string) (net.Conn, error) {
+	c, err := s.dial(ctx, from, network, address)
 	if err != nil {
 		return nil, err // not a nil *Conn
 	}
 	return c, nil
 }
 
-func (s *Splicer) dial(ctx context.Context, network, address string) (*Conn, error) {
+func (s *Splicer) dial(ctx context.Context, from *net.TCPAddr, network, address string) (*Conn, error) {
 	d := net.Dialer{KeepAlive: -1, Control: s.beforeConnect}
 	d.SetMultipathTCP(false)
+	if from != nil {
+		d.LocalAddr = from
+	}
 	nc, err := d.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
@@ -101,13 +110,15 @@ func (s *Splicer) newConn(tcp *net.TCPConn, raw syscall.RawConn) *Conn {
 // ordinary connection, so a failure is no reason not to connect. SO_LINGER is set
 // as early, so that a process that is killed at any moment resets its backends:
 // an empty stream that ends in order would be an answer to some. What the backend
-// sends with MSG_OOB is in the stream when it is spliced, and so it is by TCP.
+// sends with MSG_OOB is in the stream when it is spliced, and so it is by TCP. A port for
+// a local address is chosen when it connects, for one that is used towards others will do.
 func (s *Splicer) beforeConnect(_, _ string, raw syscall.RawConn) error {
 	var set error
 	err := raw.Control(func(fd uintptr) {
 		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(s.mark))
 		set = errors.Join(unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}),
-			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1))
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1),
+			unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1))
 	})
 	return errors.Join(err, set)
 }

@@ -74,7 +74,7 @@ func TestSplicedAcrossNamespaces(t *testing.T) {
 		know(t, s, addr, Auto)
 		var c *Conn
 		err := agent.Do(func() (err error) {
-			c, err = s.dial(t.Context(), "tcp", addr.String())
+			c, err = s.dial(t.Context(), nil, "tcp", addr.String())
 			return err
 		})
 		if err != nil {

@@ -159,7 +159,7 @@ const testTimeout = 2 * time.Minute
 
 func dial(t testing.TB, s *Splicer, addr netip.AddrPort) *Conn {
 	t.Helper()
-	c, err := s.dial(t.Context(), "tcp", addr.String())
+	c, err := s.dial(t.Context(), nil, "tcp", addr.String())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -125,7 +125,7 @@ type wrongByte struct{ error }
 
 // converse has bytes sent back by an echo server and returns how many were right.
 func converse(s *Splicer, addr netip.AddrPort, key uint64) (int64, error) {
-	c, err := s.dial(context.Background(), "tcp", addr.String())
+	c, err := s.dial(context.Background(), nil, "tcp", addr.String())
 	if err != nil {
 		return 0, err
 	}

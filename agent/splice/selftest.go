@@ -133,7 +133,7 @@ func (s *Splicer) newPair() (_ *pair, err error) {
 
 	ctx, cancel := context.WithTimeout(context.Background(), selfTestTimeout)
 	defer cancel()
-	if p.agent, err = s.dial(ctx, "tcp4", addr.String()); err != nil {
+	if p.agent, err = s.dial(ctx, nil, "tcp4", addr.String()); err != nil {
 		return nil, err
 	}
 	deadline := time.Now().Add(selfTestTimeout)

@@ -88,7 +88,7 @@ func manyStreams(t *testing.T, s *Splicer, l *net.TCPListener, total int, begin 
 	for done := 0; done < total; done += atATime {
 		var pairs []*pair
 		for range atATime {
-			c, err := s.dial(t.Context(), "tcp", addrOf(l).String())
+			c, err := s.dial(t.Context(), nil, "tcp", addrOf(l).String())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -183,7 +183,7 @@ func TestFirstBytesKeepTheirPlace(t *testing.T) {
 	total := long(1000, 20_000)
 	figures.Record(t, &figures.Figures{Connections: int64(total), What: "written before they are accepted"})
 	for i := range total {
-		c, err := s.dial(t.Context(), "tcp", addrOf(l).String())
+		c, err := s.dial(t.Context(), nil, "tcp", addrOf(l).String())
 		if err != nil {
 			t.Fatal(err)
 		}

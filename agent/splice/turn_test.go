@@ -105,7 +105,7 @@ func TestReaderThatTurnsToSpliceGetsNoByteOutOfOrder(t *testing.T) {
 }
 
 func earned(t testing.TB, s *Splicer, l *net.TCPListener) (*pair, error) {
-	c, err := s.dial(t.Context(), "tcp", addrOf(l).String())
+	c, err := s.dial(t.Context(), nil, "tcp", addrOf(l).String())
 	if err != nil {
 		return nil, err
 	}

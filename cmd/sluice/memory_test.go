@@ -5,15 +5,21 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/sluice-gateway/sluice/bench/figures"
 )
 
-// T41: a gateway that may have 256 MiB, of which the agent leaves nine tenths to Go,
-// takes 9,500 connections, as many as its descriptors allow, and stays below.
+// T41: a gateway in a cgroup of 256 MiB takes 9,500 connections, as many as its
+// descriptors allow, and sheds none.
 func TestManyConnectionsStayBelowALimitOfMemory(t *testing.T) {
 	const limit = 256 << 20
 	connections, workers := 500, 8
@@ -22,27 +28,14 @@ func TestManyConnectionsStayBelowALimitOfMemory(t *testing.T) {
 	}
 	for _, splice := range []string{"auto", "off"} {
 		t.Run("splice "+splice, func(t *testing.T) {
-			if splice == "auto" {
-				needRoot(t)
-			}
+			needRoot(t)
+			cgroup := memoryCgroup(t, limit)
 			count := &figures.Figures{Connections: int64(connections), Bytes: int64(connections) * 2 * exchangeSize}
 			figures.Record(t, count)
 			metrics := "127.0.0.1:" + freePort(t)
-			g := launch(t, serveTCP(t, echo), []string{"env", fmt.Sprintf("GOMEMLIMIT=%d", limit/10*9)}, "-splice", splice, "-metrics", metrics)
+			g := launch(t, serveTCP(t, echo), within(cgroup), "-splice", splice, "-metrics", metrics)
 			before := g.holds(metrics)
-			var peak int64
-			sampled, stop := make(chan struct{}), make(chan struct{})
-			go func() {
-				defer close(sampled)
-				for {
-					select {
-					case <-stop:
-						return
-					case <-time.After(50 * time.Millisecond):
-						peak = max(peak, resident(t, g.cmd.Process.Pid))
-					}
-				}
-			}()
+			peak := peakMemory(t, cgroup)
 			var mu sync.Mutex
 			var all []*echoing
 			var wg sync.WaitGroup
@@ -71,14 +64,134 @@ func TestManyConnectionsStayBelowALimitOfMemory(t *testing.T) {
 					t.Errorf("connection %d of %d: %v", i, len(all), err)
 				}
 			}
-			close(stop)
-			<-sampled
-			if peak > limit {
-				t.Errorf("%.1f MiB at most", float64(peak)/(1<<20))
+			highest := peak()
+			if n := allCounts(t, http.DefaultClient, metrics)[shedConnections]; n != 0 {
+				t.Errorf("%v connections were shed", n)
 			}
-			count.What = fmt.Sprintf("at most %.1f MiB; before %v, with %d connections %v, after %v",
-				float64(peak)/(1<<20), before, len(all), there, g.settles(metrics, before))
+			count.What = fmt.Sprintf("a cgroup of %d MiB, of which at most %.1f in use; before %v, with %d connections %v, after %v",
+				limit>>20, float64(highest)/(1<<20), before, len(all), there, g.settles(metrics, before))
 			t.Log(count.What)
 		})
 	}
+}
+
+// T41, with less memory than the connections that come would need: those that are too
+// many are reset, those that are there go on, and when some leave others can come. The
+// kernel ends nothing.
+func TestAFullGatewayShedsNewConnections(t *testing.T) {
+	limits, most, more := map[string]int64{"auto": 56 << 20, "off": 40 << 20}, 5000, 100
+	if full {
+		limits, most, more = map[string]int64{"auto": 96 << 20, "off": 72 << 20}, 9500, 2000
+	}
+	for splice, limit := range limits {
+		t.Run("splice "+splice, func(t *testing.T) {
+			needRoot(t)
+			cgroup := memoryCgroup(t, limit)
+			count := &figures.Figures{}
+			figures.Record(t, count)
+			metrics := "127.0.0.1:" + freePort(t)
+			g := launch(t, serveTCP(t, echo), within(cgroup), "-splice", splice, "-metrics", metrics)
+			peak := peakMemory(t, cgroup)
+			var open []*echoing
+			for shed := 0; shed < more && len(open) < most; {
+				c, err := g.echoing()
+				if err == nil {
+					_ = c.SetDeadline(time.Now().Add(20 * time.Minute))
+					err = c.exchange(exchangeSize)
+				}
+				switch {
+				case err == nil:
+					open = append(open, c)
+				case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+					shed++
+					count.Faults++
+				default:
+					t.Fatalf("connection %d: %v", len(open), err)
+				}
+			}
+			if len(open) == most {
+				t.Fatalf("%d connections, none too many for %d MiB", most, limit>>20)
+			}
+			if n := allCounts(t, http.DefaultClient, metrics)[shedConnections]; int64(n) != count.Faults {
+				t.Errorf("%v connections are counted as shed, of %d", n, count.Faults)
+			}
+			if !strings.Contains(g.logged(), "give the gateway more memory") {
+				t.Error("the log does not say what to do")
+			}
+			there := len(open)
+			count.Connections, count.Bytes = int64(there), int64(there)*2*exchangeSize
+			for i, c := range open {
+				err := c.exchange(exchangeSize)
+				if i%2 == 0 {
+					err = errors.Join(err, c.finish())
+				}
+				if err != nil {
+					t.Errorf("connection %d of %d: %v", i, there, err)
+				}
+			}
+			eventually(t, "others can come", func() bool {
+				c, err := g.echoing()
+				if err != nil {
+					return false
+				}
+				return errors.Join(c.exchange(exchangeSize), c.finish()) == nil
+			})
+			for i := 1; i < there; i += 2 {
+				if err := errors.Join(open[i].exchange(exchangeSize), open[i].finish()); err != nil {
+					t.Errorf("connection %d of %d: %v", i, there, err)
+				}
+				count.Bytes += exchangeSize
+			}
+			if events := memoryEvents(cgroup); !strings.Contains(events, "oom_kill 0") {
+				t.Errorf("the kernel ran out of memory: %s", events)
+			}
+			count.What = fmt.Sprintf("connections too many for a cgroup of %d MiB, reset; at most %.1f MiB in use", limit>>20, float64(peak())/(1<<20))
+			t.Log(count.Connections, count.Faults, count.What)
+		})
+	}
+}
+
+// shedConnections is a series of the metrics.
+const shedConnections = `sluice_connections_total{listener="",result="no_memory"}`
+
+// peakMemory watches how much of its memory a cgroup has in use, until the function that
+// it returns is called. That returns the most.
+func peakMemory(t *testing.T, cgroup string) func() int64 {
+	t.Helper()
+	var peak int64
+	watched, stop := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(watched)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(50 * time.Millisecond):
+				peak = max(peak, workingSet(cgroup))
+			}
+		}
+	}()
+	return sync.OnceValue(func() int64 {
+		close(stop)
+		<-watched
+		return peak
+	})
+}
+
+// workingSet is what a cgroup has in use, but for files that nobody reads.
+func workingSet(cgroup string) int64 {
+	var used int64
+	for _, name := range []string{"memory.current", "memory.usage_in_bytes"} {
+		if b, err := os.ReadFile(filepath.Join(cgroup, name)); err == nil {
+			used, _ = strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+		}
+	}
+	stat, _ := os.ReadFile(filepath.Join(cgroup, "memory.stat"))
+	for line := range strings.Lines(string(stat)) {
+		if fields := strings.Fields(line); fields[0] == "inactive_file" {
+			inactive, _ := strconv.ParseInt(fields[1], 10, 64)
+			used -= inactive
+		}
+	}
+	return used
 }

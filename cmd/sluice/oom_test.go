@@ -30,19 +30,14 @@ func TestAGatewayOutOfMemoryLooksFinishedToNobody(t *testing.T) {
 // that is used up.
 func outOfMemory(g *gateway) {
 	g.t.Helper()
-	dir := memoryCgroup(g.t, fmt.Sprintf("sluice-test-%d-%s", os.Getpid(), g.port))
+	dir := memoryCgroup(g.t, 4<<20)
 	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(g.cmd.Process.Pid)), 0o600); err != nil {
 		g.t.Fatal(err)
 	}
 	for range 20_000 {
 		select {
 		case <-g.exited:
-			var events []byte
-			for _, name := range []string{"memory.oom_control", "memory.events"} {
-				b, _ := os.ReadFile(filepath.Join(dir, name))
-				events = append(events, b...)
-			}
-			if !strings.Contains(string(events), "oom_kill 1") {
+			if events := memoryEvents(dir); !strings.Contains(events, "oom_kill 1") {
 				g.t.Errorf("it ended by something else (%v):\n%s", g.err, events)
 			}
 			return
@@ -55,26 +50,45 @@ func outOfMemory(g *gateway) {
 	g.t.Fatal("the gateway has not run out of memory")
 }
 
-// memoryCgroup makes a cgroup with room for 4 MiB, of version 2 where that counts
+// memoryCgroup makes a cgroup with room for so many bytes, of version 2 where that counts
 // memory, else of version 1.
-func memoryCgroup(t *testing.T, name string) string {
+func memoryCgroup(t *testing.T, limit int64) string {
 	t.Helper()
-	const limit = "4194304"
 	for _, kind := range []struct{ root, limit string }{
 		{"/sys/fs/cgroup", "memory.max"}, {"/sys/fs/cgroup/memory", "memory.limit_in_bytes"}} {
-		dir := filepath.Join(kind.root, name)
-		if os.Mkdir(dir, 0o755) != nil {
+		dir, err := os.MkdirTemp(kind.root, "sluice-test-")
+		if err != nil {
 			continue
 		}
-		t.Cleanup(func() { _ = os.Remove(dir) }) // after the gateway, which has ended
+		t.Cleanup(func() { // after the gateway, which has ended
+			if t.Failed() {
+				t.Log(memoryEvents(dir))
+			}
+			_ = os.Remove(dir)
+		})
 		if _, err := os.Stat(filepath.Join(dir, kind.limit)); err != nil {
 			continue // a plain folder, or without the controller
 		}
-		if err := os.WriteFile(filepath.Join(dir, kind.limit), []byte(limit), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, kind.limit), []byte(strconv.FormatInt(limit, 10)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		return dir
 	}
 	t.Skip("no cgroup of this machine limits memory")
 	return ""
+}
+
+// within starts a command in a cgroup.
+func within(cgroup string) []string {
+	return []string{"sh", "-c", `echo $$ >"$0"/cgroup.procs && exec "$@"`, cgroup}
+}
+
+// memoryEvents is what the kernel counts of a cgroup that has no memory left.
+func memoryEvents(cgroup string) string {
+	var events []byte
+	for _, name := range []string{"memory.oom_control", "memory.events"} {
+		b, _ := os.ReadFile(filepath.Join(cgroup, name))
+		events = append(events, b...)
+	}
+	return string(events)
 }

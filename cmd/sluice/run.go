@@ -41,6 +41,7 @@ type runFlags struct {
 	drainTimeout, idleTimeout         time.Duration
 	maxConnections                    int
 	takeOver                          bool
+	sources                           sources
 
 	lostLines prometheus.Counter // of the access log
 }
@@ -60,6 +61,7 @@ func (f *runFlags) register(flags *flag.FlagSet) {
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", 30*time.Second, "how long connections may finish after SIGTERM")
 	flags.DurationVar(&f.idleTimeout, "idle-timeout", time.Hour, "resets a connection that moved no byte for so long")
 	flags.IntVar(&f.maxConnections, "max-connections", 50_000, "open connections per listener")
+	flags.Var(&f.sources, "source-addresses", "local `addresses`, with commas between, to connect to backends from (default the kernel's choice): each has as many ports towards an endpoint as net.ipv4.ip_local_port_range")
 }
 
 func (f *runFlags) check() error {
@@ -124,7 +126,7 @@ func (f *runFlags) options(log *slog.Logger, accessLog io.Writer) agent.Options 
 	opts := agent.Options{Version: buildVersion(), Instance: os.Getenv("POD_NAME"), Admin: f.admin, TakeOver: f.takeOver, Page: ownPage, Log: log,
 		Collectors: []prometheus.Collector{f.lostLines},
 		Server: &terminator.Server{NoRecordLoop: f.recordLoop == "off", NoEventLoop: f.eventLoop == "off", NoGCM: f.gcm == "off",
-			DrainTimeout: f.drainTimeout, IdleTimeout: f.idleTimeout, MaxConnections: f.maxConnections, Log: log}}
+			DrainTimeout: f.drainTimeout, IdleTimeout: f.idleTimeout, MaxConnections: f.maxConnections, Sources: f.sources, Log: log}}
 	if f.metrics != "off" {
 		opts.Metrics = f.metrics
 	}
