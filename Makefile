@@ -9,7 +9,7 @@ WITHOUT_ROOT := [ "$$(id -u)" = 0 ] || \
 	echo "These tests ran without root: in relay mode. Those of the splice and of network namespaces were skipped; root runs them too."
 
 .DEFAULT_GOAL := help
-.PHONY: help build image generate fresh lint kubernetes test race test-long test-soak servers protocol test-kernels model reliability fuzz demo cluster cluster-down e2e smoke quickstart workshop conformance scale bench bench-quick profile ci clean
+.PHONY: help build image generate fresh lint kubernetes test race test-long test-soak servers protocol test-kernels upgrade model reliability fuzz demo cluster cluster-down e2e smoke quickstart workshop conformance scale bench bench-quick profile ci clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,8 @@ servers protocol:
 test-kernels: ## the splice and the relay on Debian's 6.1 and 6.12 kernels, also on arm64, by qemu, half an hour; FIGURES as for servers
 	@deploy/packages.sh kernels
 	SLUICE_FIGURES=$(abspath $(FIGURES)) $(GO) test -tags kernels -count=1 -timeout 5h -v ./deploy/kernels
+upgrade: ## from another version, BEFORE=COMMIT, and back, ten times each under connections, as root; FIGURES as for servers
+	SLUICE_FIGURES=$(abspath $(FIGURES)) deploy/upgrade/run.sh $(BEFORE)
 model: ## every interleaving of the splice's models, and of each of their mutants, by spin
 	@deploy/packages.sh model && bpf/model/check.sh
 reliability: ## RELIABILITY.md, of what tests counted that ran with SLUICE_FIGURES=deploy/reliability/figures
@@ -81,10 +83,8 @@ workshop: ## TLS termination for TCP in twelve steps, in a cluster of its own: w
 	@deploy/workshop/run.sh
 conformance: ## the Gateway API's conformance suite, in a cluster of its own; writes deploy/conformance's report
 	@deploy/conformance/run.sh
-
 scale: build kubernetes ## what 1,000 Gateways cost: times, memory, bytes to nodes
 	$(GO) run ./bench/scale
-
 bench: ## CPU, memory and latency against other gateways into bench/results; SCENARIOS, PEERS (lists), ROUNDS (0: none, only the results); goes on where it stopped
 	@SCENARIOS="$(SCENARIOS)" PEERS="$(PEERS)" ROUNDS="$(ROUNDS)" bench/run.sh
 profile: ## bench/sluice.pgo anew, the profile that builds are guided by

@@ -2,10 +2,10 @@
 /*
  * Who gets whose bytes: CONNS connections of AGENTS agents to PODS backends. An
  * agent makes one after the other from the same port, so that all to one backend
- * have one 4-tuple; the backend's ends of earlier ones may live on. The second
- * agent makes the last one, at any time. And a thief: a
- * socket of another namespace, with the same 4-tuple, that is established at any
- * time. What is claimed, in every interleaving:
+ * have one 4-tuple; the backend's ends of earlier ones may live on. TOGETHER, the first
+ * two are made at the same time. The second agent makes the last one, at any time. And
+ * a thief: a socket of another namespace, with the same 4-tuple, that is established at
+ * any time. What is claimed, in every interleaving:
  *
  *   right   a byte that is redirected, either way, arrives at its own connection's
  *           other end
@@ -344,11 +344,14 @@ active proctype Crash() {
 
 init {
 	atomic {
-#if AGENTS > 1
-		run Agent(1, CONNS - 1);
-		run Agent(CONNS, CONNS);
+#ifdef TOGETHER
+		run Agent(1, 1);
+		run Agent(2, (AGENTS > 1 -> CONNS - 1 : CONNS));
 #else
-		run Agent(1, CONNS);
+		run Agent(1, (AGENTS > 1 -> CONNS - 1 : CONNS));
+#endif
+#if AGENTS > 1
+		run Agent(CONNS, CONNS);
 #endif
 #ifdef STEALS
 		run Backend(THIEF)

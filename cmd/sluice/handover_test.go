@@ -23,11 +23,12 @@ import (
 )
 
 // T12: a gateway is replaced again and again, under new connections all the
-// time and long ones. Nobody is refused, reset, or gets a wrong byte.
+// time (500 a second with SLUICE_LONG set) and long ones. Nobody is refused, reset, or
+// gets a wrong byte.
 func TestSuccessorsRefuseNobody(t *testing.T) {
-	times, workers := 5, 4
+	times, rate, pause := 5, 50, time.Duration(0)
 	if full {
-		times, workers = 100, 16
+		times, rate, pause = 100, 500, 3*time.Second
 	}
 	for _, splice := range []string{"auto", "off"} {
 		t.Run("splice "+splice, func(t *testing.T) {
@@ -39,23 +40,8 @@ func TestSuccessorsRefuseNobody(t *testing.T) {
 			metrics := "127.0.0.1:" + freePort(t)
 			g := launch(t, serveTCP(t, echo), nil, "-splice", splice, "-metrics", metrics, "-drain-timeout", "1m")
 			ctx, stop := context.WithCancel(t.Context())
-			var wg sync.WaitGroup
-			var short atomic.Int64
-			for range workers {
-				wg.Go(func() {
-					for ctx.Err() == nil {
-						c, err := g.echoing()
-						if err == nil {
-							err = errors.Join(c.exchange(4<<10), c.finish())
-						}
-						if err != nil {
-							t.Errorf("a new connection: %v", err)
-							return
-						}
-						short.Add(1)
-					}
-				})
-			}
+			short := g.arrivals(ctx, rate)
+			defer func() { stop(); short() }()
 			began := time.Now()
 			for i := range times {
 				long, err := g.echoing()
@@ -81,20 +67,53 @@ func TestSuccessorsRefuseNobody(t *testing.T) {
 				case <-time.After(time.Minute):
 					t.Fatalf("the gateway before take-over %d does not end", i)
 				}
+				time.Sleep(pause)
 			}
-			took := time.Since(began)
 			stop()
-			wg.Wait()
-			count.Connections = short.Load() + int64(times)
-			count.Bytes = short.Load()<<12 + int64(times)*200<<10
+			n := short()
+			took := time.Since(began)
+			count.Connections = n + int64(times)
+			count.Bytes = n<<12 + int64(times)*200<<10
 			g.remembers(metrics, "sluice_predecessor_connections 0")
-			count.What = fmt.Sprintf("a successor takes over; %.0f new connections a second", float64(short.Load())/took.Seconds())
+			count.What = fmt.Sprintf("a successor takes over; %.0f new connections a second", float64(n)/took.Seconds())
 			t.Log(times, count.What)
 			if err := g.end(syscall.SIGTERM); err != nil {
 				t.Error(err)
 			}
 		})
 	}
+}
+
+// arrivals makes new connections at a steady rate a second until ctx ends, however long
+// each takes, but for a quarter of a second's at once: a machine that cannot do that many
+// gets fewer. Those that come late because of others, up to a second's, are made up for.
+// The function that it returns waits for the last one and returns how many there were.
+func (g *gateway) arrivals(ctx context.Context, rate int) func() int64 {
+	var wg sync.WaitGroup
+	var n atomic.Int64
+	room := make(chan struct{}, max(rate/4, 1))
+	wg.Go(func() {
+		every := time.Second / time.Duration(rate)
+		for due := time.Now(); ctx.Err() == nil; due = due.Add(every) {
+			if behind := time.Since(due); behind > time.Second {
+				due = due.Add(behind - time.Second)
+			}
+			time.Sleep(time.Until(due))
+			room <- struct{}{}
+			wg.Go(func() {
+				defer func() { <-room }()
+				c, err := g.echoing()
+				if err == nil {
+					err = errors.Join(c.exchange(4<<10), c.finish())
+				}
+				if err != nil {
+					g.t.Errorf("a new connection: %v", err)
+				}
+				n.Add(1)
+			})
+		}
+	})
+	return func() int64 { wg.Wait(); return n.Load() }
 }
 
 // Without -take-over two gateways at one admin socket are a mistake.

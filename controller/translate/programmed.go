@@ -106,6 +106,12 @@ func (t *translator) addAuthorities(s *config.Snapshot, names []string) {
 	}
 }
 
+// named is a host name on a port.
+type named struct {
+	place
+	hostname string
+}
+
 // refusing are the listeners that are not served and whose names would fall to
 // the wildcard of another one (Gateway API, "Listener Isolation").
 func (t *translator) refusing() []config.Listener {
@@ -122,11 +128,17 @@ func (t *translator) refusing() []config.Listener {
 	}
 	var out []config.Listener
 	taken := newTaken()
+	byName := map[named][]*listener{}
 	for _, l := range served {
 		taken.add(l, l.places()...)
+		n := named{l.place(), l.hostname}
+		byName[n] = append(byName[n], l)
 	}
 	for _, l := range waiting {
-		if taken.inTheWay(l) == nil && slices.ContainsFunc(served, l.fallsUnder) {
+		above := slices.ContainsFunc(around(l.hostname), func(hostname string) bool {
+			return slices.ContainsFunc(byName[named{l.place(), hostname}], l.fallsUnder)
+		})
+		if taken.inTheWay(l) == nil && above {
 			taken.add(l, l.places()...)
 			out = append(out, l.refusing())
 		}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/sluice-gateway/sluice/bench/figures"
 )
 
 // outage is how long a part of the cluster is away.
@@ -75,6 +77,8 @@ func withoutAPIServer(t *testing.T, end, begin string) {
 // An agent that is killed takes its connections along, and neither side takes
 // that for the end of a stream.
 func TestAgentKilled(t *testing.T) {
+	count := &figures.Figures{Connections: 40, Bytes: 40 * 100 << 10, Faults: 1}
+	figures.Record(t, count)
 	g := serveGateway(t)
 	holder := g.holder(t)
 	var connections []*conn
@@ -106,7 +110,8 @@ func TestAgentKilled(t *testing.T) {
 		}
 	}
 	within(t, 2*time.Minute, func() error { return g.answers(g.nodes[0]+".e2e.test", g.nodes[0]) })
-	t.Logf("new connections were served %v after the kill", time.Since(start).Round(time.Millisecond))
+	count.What = fmt.Sprintf("SIGKILL; Kubernetes started it again, and it served after %v", time.Since(start).Round(time.Millisecond))
+	t.Log(count.What)
 
 	logs := map[string]string{}
 	within(t, time.Minute, func() error {

@@ -101,7 +101,10 @@ var claims = []claim{
 		"cmd/sluice", "TestAFullGatewayShedsNewConnections", ""},
 	{"Maps that an agent of another version has pinned are replaced, or left alone while it lives.",
 		"agent/splice", "TestPinsOfAnotherVersionAreReplaced",
-		"the other version is made up: no release came before this one"},
+		"the other version is made up: see the next row for one that was"},
+	{"From another version to this one and back: no connection is refused, reset or wrong, and both splice.",
+		"cmd/sluice", upgrade,
+		"no release came before this one; the other version is a commit of the day before, whose maps and programs are others"},
 	{"Clients that never finish a handshake keep nobody out, and leave nothing.",
 		"cmd/sluice", "TestClientsThatNeverFinishAHandshakeKeepNobodyOut", afterwards},
 	{"Each of BoringSSL's tests of servers ends as with crypto/tls alone.",
@@ -127,6 +130,8 @@ var claims = []claim{
 		"deploy/e2e", "TestThePluginAsksAllNodes", ""},
 	{"Rollouts refuse nobody.", "deploy/e2e", "TestRolloutsRefuseNobody", ""},
 	{"An agent's pod that is deleted is replaced without a refusal.", "deploy/e2e", "TestADeletedPodIsReplacedWithoutRefusal", ""},
+	{"An agent of a cluster that is killed looks finished to nobody, client or pod, and is there again.", "deploy/e2e", "TestAgentKilled", ""},
+	{"A node that is cut off loses its addresses to another, whose own connections do not notice.", "deploy/e2e", "TestNodeCutOff", ""},
 	{"Without controllers a node serves on.", "deploy/e2e", "TestControllersAway", ""},
 	{"Without an API server a node serves on.", "deploy/e2e", "TestAPIServerAway", ""},
 	{"With an API server that does not answer, too.", "deploy/e2e", "TestAPIServerFrozen", ""},
@@ -137,6 +142,9 @@ const afterwards = "memory is given back later, in minutes: see the hour"
 
 // soak has a target of its own: how long it lasts is a variable.
 const soak = "TestASoakedGatewayHoldsNothingBack"
+
+// upgrade has one, too: it needs the other version.
+const upgrade = "TestAnUpgradeAndItsRollbackRefuseNobody"
 
 // tlsfuzzer is another's, and no registry has it: whoever runs it says where it is.
 const tlsfuzzer = "TestTLSFuzzer"
@@ -167,6 +175,8 @@ func (c claim) command() string {
 		return "`make test-kernels FIGURES=deploy/reliability/figures`"
 	case c.test == soak:
 		return "`make test-soak`"
+	case c.test == upgrade:
+		return "`make upgrade BEFORE=VERSION`"
 	case c.test == tlsfuzzer:
 		return fmt.Sprintf("`make protocol TLSFUZZER=DIR TESTS='%s$'`", c.test)
 	case c.pkg == "deploy/protocol":
