@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,41 +26,64 @@ const (
 	quiet = 1 << 20
 	// worth is how much unused memory is given back.
 	worth = 8 << 20
-	// lookEvery is how often a new connection has the memory looked at.
+	// lookEvery is how often new connections have the memory looked at.
 	lookEvery = 50 * time.Millisecond
-	// reserve is what is left for other things than connections, where a tenth of the
-	// limit is less.
-	reserve = 8 << 20
+	// each is what a new connection is counted for until it is seen.
+	each = 16 << 10
 	// collectEvery is how often, in seconds, what is full is collected: connections
 	// that ended are memory until then.
 	collectEvery = 5
 )
 
-// memory tends that of the process, and keeps it below its limits: that of its cgroup,
-// and GOMEMLIMIT. The kernel counts sockets and maps to the cgroup, of which Go knows
+// memory tends that of the process, and keeps it below its limits: those of its cgroups,
+// and GOMEMLIMIT. The kernel counts sockets and maps to a cgroup, of which Go knows
 // nothing, so Go's own limit is what they leave.
 type memory struct {
-	group cgroup
-	given int64 // GOMEMLIMIT, or math.MaxInt64
+	groups []cgroup
+	fixed  bool         // GOMEMLIMIT is set
+	came   atomic.Int64 // new connections
+	last   atomic.Pointer[look]
 
-	mu      sync.Mutex
-	samples []metrics.Sample
-	looked  time.Time
-	err     error // why there is no room for more, or nil
+	mu        sync.Mutex // of what follows
+	samples   []metrics.Sample
+	cycles    uint64 // of the collector
+	collected int64  // came, before the last of them was seen
 }
 
-// newMemory finds the limits and tells Go's collector of them.
+// look is what was seen of the limit that is next.
+type look struct {
+	at          time.Time
+	came        int64
+	whose       string // the limit; "" for none
+	used, limit int64
+}
+
 func newMemory() *memory {
-	m := &memory{given: math.MaxInt64, group: ownCgroup("/sys/fs/cgroup", "/proc/self/cgroup")}
-	if os.Getenv("GOMEMLIMIT") != "" {
-		m.given = debug.SetMemoryLimit(-1)
-	}
+	m := &memory{groups: ownCgroups(cgroups, self), fixed: os.Getenv("GOMEMLIMIT") != ""}
 	for _, name := range []string{"/gc/heap/live:bytes", "/gc/heap/allocs:bytes", "/memory/classes/heap/free:bytes",
-		"/memory/classes/heap/objects:bytes", "/memory/classes/heap/released:bytes", "/memory/classes/total:bytes"} {
+		"/memory/classes/heap/objects:bytes", "/memory/classes/heap/released:bytes", "/memory/classes/total:bytes", "/gc/cycles/total:gc-cycles"} {
 		m.samples = append(m.samples, metrics.Sample{Name: name})
 	}
-	_ = m.full()
+	m.look()
 	return m
+}
+
+// MemoryLimit returns how many bytes the process may have by its cgroups,
+// math.MaxInt64 for no limit.
+func MemoryLimit() int64 {
+	least := int64(math.MaxInt64)
+	for _, c := range ownCgroups(cgroups, self) {
+		least = min(least, c.limit())
+	}
+	return least
+}
+
+// limitMemory tells Go's collector of the limit of the cgroups, less a tenth for what it
+// does not count. GOMEMLIMIT goes before.
+func limitMemory() {
+	if limit := MemoryLimit(); os.Getenv("GOMEMLIMIT") == "" && limit < math.MaxInt64 {
+		debug.SetMemoryLimit(limit / 10 * 9)
+	}
 }
 
 // usage is what Go's runtime says of its memory, in bytes.
@@ -68,49 +92,78 @@ type usage struct {
 	unused int64 // of it: free, or garbage, or younger than the last collection
 	live   uint64
 	allocs uint64 // in all the process's life
+	cycles uint64 // of the collector
 }
 
-// usage is called with mu held.
 func (m *memory) usage() usage {
 	metrics.Read(m.samples)
 	value := func(i int) uint64 { return m.samples[i].Value.Uint64() }
 	live, free, objects := value(0), value(2), value(3)
-	return usage{live: live, allocs: value(1), unused: int64(free + objects - min(objects, live)), held: int64(value(5) - value(4))}
+	return usage{live: live, allocs: value(1), unused: int64(free + objects - min(objects, live)), held: int64(value(5) - value(4)), cycles: value(6)}
 }
 
-// full returns nil, or why there is no memory for another connection: nine tenths of a
-// limit are in use, garbage left out. Half of the rest is for garbage.
-func (m *memory) full() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if time.Since(m.looked) < lookEvery {
-		return m.err
-	}
-	m.looked, m.err = time.Now(), nil
+// look finds the limit that is next, and tells Go's collector what is left for it. mu
+// is held.
+func (m *memory) look() (*look, usage) {
+	now := &look{at: time.Now(), came: m.came.Load(), limit: math.MaxInt64}
 	u := m.usage()
-	if used := u.held - u.unused; used > m.given-spare(m.given) {
-		m.err = fullError("GOMEMLIMIT", used, m.given)
+	if u.cycles != m.cycles {
+		m.cycles, m.collected = u.cycles, now.came
 	}
-	all, err := m.group.used()
-	if err != nil {
-		return m.err // as with no limit
+	// Connections are not known as live before they are collected.
+	unused := u.unused - min(u.unused, (now.came-m.collected)*each)
+	see := func(whose string, used, limit int64) {
+		if now.whose == "" || limit-spare(limit)-used < now.room() {
+			now.whose, now.used, now.limit = whose, used, limit
+		}
 	}
-	if m.given == math.MaxInt64 {
-		left := m.group.limit - spare(m.group.limit)/2 - max(all-u.held, 0)
-		debug.SetMemoryLimit(max(left, (u.held-u.unused)/4*5))
+	ours := int64(math.MaxInt64)
+	for _, c := range m.groups {
+		limit, used := c.limit(), c.used()
+		if limit == math.MaxInt64 || used < 0 {
+			continue
+		}
+		ours = min(ours, limit-spare(limit)/2-max(used-u.held, 0))
+		see("the cgroup "+c.dir, used-unused, limit)
 	}
-	if used := all - u.unused; used > m.group.limit-spare(m.group.limit) {
-		m.err = fullError("the memory cgroup", used, m.group.limit)
+	switch {
+	case m.fixed:
+		if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 {
+			see("GOMEMLIMIT", u.held-unused, limit)
+		}
+	case ours < math.MaxInt64:
+		debug.SetMemoryLimit(max(ours, 1<<20))
 	}
-	return m.err
+	m.last.Store(now)
+	return now, u
 }
 
-func spare(limit int64) int64 { return max(limit/10, reserve) }
+// spare is how much of a limit is kept from connections: a tenth, and more of a small
+// one. Half of it is for garbage.
+func spare(limit int64) int64 { return max(limit/10, min(8<<20, limit/4)) }
 
-func fullError(whose string, used, limit int64) error {
+// room is how much there is for connections.
+func (l *look) room() int64 { return l.limit - spare(l.limit) - l.used }
+
+// full returns nil, or why there is no memory for another connection.
+func (m *memory) full() error {
+	came, l := m.came.Add(1), m.last.Load()
+	if time.Since(l.at) > lookEvery && m.mu.TryLock() { // else somebody looks already
+		l, _ = m.look()
+		m.mu.Unlock()
+	}
+	return l.full(came)
+}
+
+// full is that of a connection, which so many came before.
+func (l *look) full(came int64) error {
+	more := (came - l.came) * each
+	if l.whose == "" || more <= l.room() {
+		return nil
+	}
 	const mib = 1 << 20
-	return fmt.Errorf("%.1f MiB of the limit of %s, %.1f MiB, are in use: give the gateway more memory, or its listeners fewer connections (-max-connections, or a limit of their own)",
-		float64(used)/mib, whose, float64(limit)/mib)
+	return fmt.Errorf("%.1f MiB of the limit of %s, %.1f MiB, are in use: raise it, or allow listeners fewer connections (-max-connections)",
+		float64(l.used+more)/mib, l.whose, float64(l.limit)/mib)
 }
 
 // tend sets GOGC by what lives, and gives memory back that is not used any
@@ -122,14 +175,14 @@ func (m *memory) tend(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
-		if m.full() == nil {
+		m.mu.Lock()
+		l, u := m.look()
+		m.mu.Unlock()
+		if l.full(l.came) == nil {
 			full = 0
 		} else if full++; full%collectEvery == 0 {
 			runtime.GC()
 		}
-		m.mu.Lock()
-		u := m.usage()
-		m.mu.Unlock()
 		if os.Getenv("GOGC") == "" { // else as somebody wants
 			if p := gcPercent(u.live); p*4 < percent*3 || p*3 > percent*4 {
 				percent = p

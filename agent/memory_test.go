@@ -6,11 +6,14 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
-func TestOwnCgroupIsTheOneWithTheLeastLimit(t *testing.T) {
+func TestOwnCgroupsAreAllThatCountMemory(t *testing.T) {
 	root := t.TempDir()
 	write := func(path, content string) string {
 		path = filepath.Join(root, path)
@@ -25,53 +28,65 @@ func TestOwnCgroupIsTheOneWithTheLeastLimit(t *testing.T) {
 	write("pod/memory.max", "1000\n")
 	write("pod/container/memory.max", "max\n")
 	write("pod/small/memory.max", "10\n")
+	write("pod/small/memory.high", "8\n")
 	write("memory/pod/memory.limit_in_bytes", "500\n")
 	write("memory/pod/container/memory.limit_in_bytes", "9223372036854771712\n")
-	for own, want := range map[string]struct {
-		limit int64
-		dir   string
-	}{
-		"0::/pod/container\n":               {1000, "pod"},
-		"0::/pod/small\n":                   {10, "pod/small"},
-		"0::/\n":                            {math.MaxInt64, ""},
-		"0::/nowhere\n":                     {math.MaxInt64, ""},
-		"4:memory:/pod\n0::/pod/small/in\n": {10, "pod/small"},
-		"4:cpu,memory:/pod/container/in\n0::/pod\n": {500, "memory/pod"},
-		"4:cpu:/pod\n": {math.MaxInt64, ""},
-		"4":            {math.MaxInt64, ""},
-		"":             {math.MaxInt64, ""},
+	const none = math.MaxInt64
+	for own, want := range map[string]map[string]int64{
+		"0::/pod/container\n":                      {"pod/container": none, "pod": 1000},
+		"0::/pod/small\n":                          {"pod/small": 8, "pod": 1000},
+		"0::/\n":                                   {},
+		"0::/nowhere\n":                            {},
+		"4:memory:/pod\n0::/pod/small/in\n":        {"memory/pod": 500, "pod/small": 8, "pod": 1000},
+		"4:cpu,memory:/pod/container/in\n1:pids:/": {"memory/pod/container": none, "memory/pod": 500},
+		"4:cpu:/pod\n":                             {},
+		"4":                                        {},
+		"":                                         {},
 	} {
-		got := ownCgroup(root, write("own", own))
-		if dir := strings.TrimPrefix(strings.TrimPrefix(got.dir, root), "/"); got.limit != want.limit || dir != want.dir {
-			t.Errorf("%q: limit %d of %q, want %d of %q", own, got.limit, dir, want.limit, want.dir)
+		got := map[string]int64{}
+		for _, c := range ownCgroups(root, write("own", own)) {
+			got[strings.TrimPrefix(c.dir, root+"/")] = c.limit()
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%q: %s", own, diff)
 		}
 	}
 }
 
-// The kernel's own files of the cgroup that this test runs in, where one counts memory.
-func TestAWorkingSetIsCounted(t *testing.T) {
-	own, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		t.Skip(err)
+// The kernel's own files of the cgroups that this test runs in, where one counts memory.
+func TestACgroupCountsWhatIsUsed(t *testing.T) {
+	groups := ownCgroups(cgroups, self)
+	for _, c := range groups {
+		before := c.used()
+		page := make([]byte, 64<<20)
+		for i := range page {
+			page[i] = 1
+		}
+		after := c.used()
+		runtime.KeepAlive(page)
+		if before <= 0 || after <= 0 {
+			t.Errorf("%s: %d bytes in use, and then %d", c.dir, before, after)
+		}
+		t.Logf("%s: %d MiB in use, and %d with 64 more", c.dir, before>>20, after>>20)
 	}
-	for line := range strings.Lines(string(own)) {
-		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		for _, c := range []cgroup{
-			{1, filepath.Join("/sys/fs/cgroup", fields[2]), "memory.current", "inactive_file"},
-			{1, filepath.Join("/sys/fs/cgroup/memory", fields[2]), "memory.usage_in_bytes", "total_inactive_file"},
-		} {
-			if _, err := os.Stat(filepath.Join(c.dir, c.usage)); err != nil {
-				continue
-			}
-			if used, err := c.used(); err != nil || used <= 0 {
-				t.Errorf("%s: %d bytes, %v", c.dir, used, err)
-			} else {
-				t.Log(c.dir, used)
-				return
+	if len(groups) == 0 {
+		t.Skip("no cgroup here counts memory")
+	}
+}
+
+func TestConnectionsAreRefusedBeforeTheyAreSeen(t *testing.T) {
+	const mib = 1 << 20
+	for limit, most := range map[int64]int64{4 * mib: 3 * mib, 40 * mib: 32 * mib, 80 * mib: 72 * mib, 1000 * mib: 900 * mib} {
+		l := &look{whose: "a cgroup", limit: limit, used: most - 10*each, came: 7}
+		for more := range int64(20) {
+			if full := l.full(l.came+more) != nil; full != (more > 10) {
+				t.Errorf("limit %d MiB, %d more: %v", limit/mib, more, full)
 			}
 		}
 	}
-	t.Skip("no cgroup here counts memory")
+	if err := (&look{limit: math.MaxInt64}).full(1 << 40); err != nil {
+		t.Error("no limit:", err)
+	}
 }
 
 func TestASmallHeapIsCollectedSeldom(t *testing.T) {

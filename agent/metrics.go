@@ -25,6 +25,10 @@ var (
 		"When a certificate that is served or verified by expires, of CA certificates the last one.", []string{"certificate", "use"}, nil)
 	unresolvedDesc = prometheus.NewDesc("sluice_unresolved_names",
 		"Endpoint names whose last lookup failed.", nil, nil)
+	memoryDesc = prometheus.NewDesc("sluice_memory_used_bytes",
+		"Memory in use of the limit that is next, of a cgroup or GOMEMLIMIT, garbage left out.", nil, nil)
+	memoryLimitDesc = prometheus.NewDesc("sluice_memory_limit_bytes",
+		"That limit. From nine tenths of it on new connections are reset.", nil, nil)
 	upDesc = prometheus.NewDesc("sluice_listener_up",
 		"Whether the listener is served.", []string{"listener"}, nil)
 	restDesc = prometheus.NewDesc("sluice_predecessor_connections",
@@ -56,7 +60,7 @@ type collector struct{ a *Agent }
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{buildDesc, appliedDesc, hashDesc, expiryDesc, unresolvedDesc, problemsDesc, upDesc, restDesc, restUntilDesc} {
+	for _, d := range []*prometheus.Desc{buildDesc, appliedDesc, hashDesc, expiryDesc, unresolvedDesc, problemsDesc, upDesc, restDesc, restUntilDesc, memoryDesc, memoryLimitDesc} {
 		ch <- d
 	}
 }
@@ -67,6 +71,10 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	gauge(buildDesc, 1, c.a.opts.Version, runtime.Version())
+	if l := c.a.memory.last.Load(); l.whose != "" {
+		gauge(memoryDesc, float64(l.used))
+		gauge(memoryLimitDesc, float64(l.limit))
+	}
 	gauge(unresolvedDesc, float64(len(c.a.resolver.unresolved())))
 	if r := c.a.rest.Load(); r != nil {
 		gauge(restDesc, float64(r.Connections))

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -76,7 +77,9 @@ func (s *Server) dialBackend(ctx context.Context, b *balance.Backend, d dial) (n
 		e.Release()
 		cause := connectCause(err)
 		s.Metrics.choice(b.Name, cause, 0)
-		if errors.Is(err, syscall.EADDRNOTAVAIL) {
+		if call, ok := errors.AsType[*os.SyscallError](err); ok && call.Syscall == "bind" {
+			err = fmt.Errorf("%w; see whether this node still has the addresses of -source-addresses", err)
+		} else if errors.Is(err, syscall.EADDRNOTAVAIL) {
 			// Another endpoint has ports of its own.
 			errs = append(errs, fmt.Errorf("%w; this node has no local port left for that endpoint: widen net.ipv4.ip_local_port_range, add endpoints or -source-addresses, or keep connections for longer", err))
 			tried = append(tried, e)
@@ -99,13 +102,13 @@ func (s *Server) dialBackend(ctx context.Context, b *balance.Backend, d dial) (n
 	return nil, nil, fmt.Errorf("backend %s: %w", b.Name, errors.Join(errs...))
 }
 
-// dialFrom connects from the next of the sources that has a local port left.
+// dialFrom connects from one of the sources that has a local port left.
 func (s *Server) dialFrom(ctx context.Context, d dial, address string) (conn net.Conn, err error) {
 	from := []*net.TCPAddr{nil}
 	if to, err := netip.ParseAddrPort(address); err == nil && len(s.Sources) > 0 {
 		var fit []*net.TCPAddr
 		for _, a := range s.Sources {
-			if a.Is4() == to.Addr().Unmap().Is4() {
+			if a = a.Unmap(); a.Is4() == to.Addr().Unmap().Is4() {
 				fit = append(fit, net.TCPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
 			}
 		}
@@ -113,9 +116,9 @@ func (s *Server) dialFrom(ctx context.Context, d dial, address string) (conn net
 			from = fit
 		}
 	}
-	first := s.dials.Add(1)
+	first := rand.IntN(len(from))
 	for i := range from {
-		conn, err = d(ctx, from[(first+uint64(i))%uint64(len(from))], "tcp", address)
+		conn, err = d(ctx, from[(first+i)%len(from)], "tcp", address)
 		if !errors.Is(err, syscall.EADDRNOTAVAIL) {
 			break
 		}

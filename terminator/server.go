@@ -35,7 +35,7 @@ type Server struct {
 	// RelayReason says why connections are relayed whose backend leg has no Path.
 	RelayReason string
 
-	// Sources are the local addresses that backends are connected to from, in turn, those of
+	// Sources are the local addresses that backends are connected to from, any of those of
 	// the same family as the endpoint. None is the kernel's choice. Each has as many ports
 	// towards an endpoint as net.ipv4.ip_local_port_range.
 	Sources []netip.Addr
@@ -93,7 +93,6 @@ type Server struct {
 	Metrics *Metrics
 
 	once     sync.Once
-	dials    atomic.Uint64 // of legs, which take Sources in turn
 	balance  balance.Set
 	http     *httproute.Handler
 	httpd    *http.Server

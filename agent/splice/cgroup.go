@@ -11,8 +11,9 @@ import (
 	"strings"
 )
 
-// cgroupRoot returns where cgroup2 is mounted.
-func cgroupRoot() (string, error) {
+// CgroupRoot returns where cgroup2 is mounted, with the most of it: the default of
+// Options.Cgroup.
+func CgroupRoot() (string, error) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return "", unavailable(ReasonCgroup, "list mounts: %w", err)
@@ -25,11 +26,12 @@ func cgroupRoot() (string, error) {
 	return dir, nil
 }
 
-// parseCgroupRoot picks the cgroup2 mount that shows the most: one of the whole
-// hierarchy before one of a part, the way a container has it. See proc(5) for
-// the format of mountinfo.
+// parseCgroupRoot picks the cgroup2 mount that shows the most: one of what is around the
+// process's cgroup namespace (/.., as a container has the node's beside its own), then one
+// of the whole hierarchy, then one of a part. See proc(5) for the format of mountinfo, and
+// cgroup_namespaces(7) for the roots.
 func parseCgroupRoot(mountinfo io.Reader) (string, error) {
-	part := ""
+	most, best := "", -1
 	lines := bufio.NewScanner(mountinfo)
 	for lines.Scan() {
 		mount, fs, found := strings.Cut(lines.Text(), " - ")
@@ -38,20 +40,24 @@ func parseCgroupRoot(mountinfo io.Reader) (string, error) {
 			continue
 		}
 		root, dir := fields[3], unescapeMount(fields[4])
-		if root == "/" {
-			return dir, nil
+		shows := 0
+		switch {
+		case strings.HasPrefix(root, "/.."):
+			shows = 1 + strings.Count(root, "/")
+		case root == "/":
+			shows = 1
 		}
-		if part == "" {
-			part = dir
+		if shows > best {
+			most, best = dir, shows
 		}
 	}
 	if err := lines.Err(); err != nil {
 		return "", fmt.Errorf("list mounts: %w", err)
 	}
-	if part == "" {
+	if most == "" {
 		return "", errors.New("cgroup2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup")
 	}
-	return part, nil
+	return most, nil
 }
 
 // unescapeMount undoes the octal escapes of mountinfo.

@@ -88,6 +88,10 @@ func TestCgroupRootIsTheWholeHierarchy(t *testing.T) {
 		{"a container that has the host's as well", `24 1 0:22 /kubepods/pod7 /sys/fs/cgroup ro - cgroup2 cgroup rw
 25 1 0:22 / /host/sys\040fs/cgroup ro - cgroup2 cgroup rw
 `, "/host/sys fs/cgroup"},
+		{"a container with its own and the node's", `24 1 0:22 / /sys/fs/cgroup ro - cgroup2 cgroup rw
+25 1 0:22 /../../.. /host/sys/fs/cgroup ro - cgroup2 cgroup rw
+26 1 0:22 /.. /pod ro - cgroup2 cgroup rw
+`, "/host/sys/fs/cgroup"},
 		{"a container", "24 1 0:22 /kubepods/pod7 /sys/fs/cgroup ro - cgroup2 cgroup rw\n", "/sys/fs/cgroup"},
 		{"none", "24 1 0:22 / /proc rw - proc proc rw\n", ""},
 	} {

@@ -38,7 +38,7 @@ func BenchmarkBystander(b *testing.B) {
 	if err := s.load(defaultMaxConnections); err != nil {
 		b.Fatal(err)
 	}
-	root, err := cgroupRoot()
+	root, err := CgroupRoot()
 	if err != nil {
 		b.Fatal(err)
 	}

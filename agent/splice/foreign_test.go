@@ -173,7 +173,7 @@ func own(t testing.TB, m *ebpf.Map, established int32, port uint16) {
 		t.Fatalf("%+v", err)
 	}
 	t.Cleanup(func() { prog.Close() })
-	root, err := cgroupRoot()
+	root, err := CgroupRoot()
 	if err != nil {
 		t.Fatal(err)
 	}

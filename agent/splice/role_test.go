@@ -195,7 +195,7 @@ func gateway(args []string) error {
 // newCgroup makes a cgroup for the time of the test.
 func newCgroup(t testing.TB) string {
 	t.Helper()
-	root, err := cgroupRoot()
+	root, err := CgroupRoot()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -111,7 +111,7 @@ func Open(opts Options) (*Splicer, error) {
 		opts.Log = slog.Default()
 	}
 	if opts.Cgroup == "" {
-		root, err := cgroupRoot()
+		root, err := CgroupRoot()
 		if err != nil {
 			return nil, err
 		}

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -33,7 +34,7 @@ func doctor(e *env, flags *flag.FlagSet, args []string) error {
 	if err := parse(flags, args); err != nil {
 		return err
 	}
-	findings := []finding{kernel(), btf(), capabilities(), cgroup2(*cgroup), bpffs(), descriptors(), aesGCM()}
+	findings := []finding{kernel(), btf(), capabilities(), cgroup2(*cgroup), bpffs(), descriptors(), memory(), aesGCM()}
 	s, err := splice.Open(splice.Options{Cgroup: *cgroup, Log: slog.New(slog.DiscardHandler)})
 	var report splice.Report
 	if u, ok := errors.AsType[*splice.Unavailable](err); ok {
@@ -104,8 +105,11 @@ func cgroup2(dir string) finding {
 	if dir != "" {
 		return mounted("cgroup2", unix.CGROUP2_SUPER_MAGIC, "give -cgroup a folder of cgroup2, below /sys/fs/cgroup or /sys/fs/cgroup/unified", dir)
 	}
-	// The second is where it lies beside version 1.
-	return mounted("cgroup2", unix.CGROUP2_SUPER_MAGIC, "mount -t cgroup2 none /sys/fs/cgroup", "/sys/fs/cgroup", "/sys/fs/cgroup/unified")
+	root, err := splice.CgroupRoot()
+	if err != nil {
+		return finding{name: "cgroup2", detail: err.Error(), cure: "mount -t cgroup2 none /sys/fs/cgroup"}
+	}
+	return finding{name: "cgroup2", detail: root, ok: true}
 }
 
 func bpffs() finding {
@@ -132,6 +136,17 @@ func descriptors() finding {
 	// A connection takes two, and what is not a connection takes few.
 	return finding{name: "descriptors", detail: fmt.Sprintf("%d, enough for %d connections", limit, limit/2), ok: limit >= 4096,
 		cure: "raise the hard limit: LimitNOFILE= of systemd, ulimit -Hn"}
+}
+
+// memory tells how many connections the limit of the cgroup is enough for: measured were
+// 20 MiB, and 10 KiB for each, sockets and maps of the kernel among them.
+func memory() finding {
+	limit := agent.MemoryLimit()
+	if limit == math.MaxInt64 {
+		return finding{name: "memory", detail: "no limit of a cgroup", ok: true}
+	}
+	return finding{name: "memory", detail: fmt.Sprintf("%d MiB, enough for about %d connections", limit>>20, max(limit/10*9-20<<20, 0)/(10<<10)), ok: limit >= 64<<20,
+		cure: "give the cgroup 64 MiB or more: resources.limits of the container, MemoryMax= of systemd"}
 }
 
 func aesGCM() finding {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sluice-gateway/sluice/bench/figures"
+	"github.com/sluice-gateway/sluice/bench/leak"
 )
 
 // T15: a gateway that runs out of the memory of its cgroup is killed by the kernel:
@@ -56,7 +57,7 @@ func memoryCgroup(t *testing.T, limit int64) string {
 	t.Helper()
 	for _, kind := range []struct{ root, limit string }{
 		{"/sys/fs/cgroup", "memory.max"}, {"/sys/fs/cgroup/memory", "memory.limit_in_bytes"}} {
-		dir, err := os.MkdirTemp(kind.root, "sluice-test-")
+		dir, err := os.MkdirTemp(kind.root, leak.Name()) // bench/leak looks for what is left
 		if err != nil {
 			continue
 		}

@@ -61,7 +61,7 @@ func (f *runFlags) register(flags *flag.FlagSet) {
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", 30*time.Second, "how long connections may finish after SIGTERM")
 	flags.DurationVar(&f.idleTimeout, "idle-timeout", time.Hour, "resets a connection that moved no byte for so long")
 	flags.IntVar(&f.maxConnections, "max-connections", 50_000, "open connections per listener")
-	flags.Var(&f.sources, "source-addresses", "local `addresses`, with commas between, to connect to backends from (default the kernel's choice): each has as many ports towards an endpoint as net.ipv4.ip_local_port_range")
+	flags.Var(&f.sources, "source-addresses", "local `addresses`, with commas between, to connect to TCP backends from (default the kernel's choice): each has as many ports towards an endpoint as net.ipv4.ip_local_port_range")
 }
 
 func (f *runFlags) check() error {

@@ -3,10 +3,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // sources are local addresses, as a flag.
@@ -29,12 +31,31 @@ func (s *sources) Set(value string) error {
 		if err != nil {
 			return fmt.Errorf("%q is no IP address", text)
 		}
-		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
-		if err != nil || a.IsUnspecified() {
+		a = a.Unmap()
+		if err := bind(a); a.IsUnspecified() || errors.Is(err, unix.EADDRNOTAVAIL) {
 			return fmt.Errorf("%s is no address of this machine", a)
+		} else if err != nil {
+			return fmt.Errorf("bind %s: %w", a, err)
 		}
-		_ = l.Close()
-		*s = append(*s, a.Unmap())
+		*s = append(*s, a)
 	}
 	return nil
+}
+
+// bind tries an address as connections will, without a port of its own: it may have none
+// to spare.
+func bind(a netip.Addr) error {
+	family, to := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Addr: a.As16()})
+	if a.Is4() {
+		family, to = unix.AF_INET, &unix.SockaddrInet4{Addr: a.As4()}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
+		return err
+	}
+	return unix.Bind(fd, to)
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/sluice-gateway/sluice/bench/figures"
 )
@@ -50,7 +51,11 @@ func TestAnUpgradeAndItsRollbackRefuseNobody(t *testing.T) {
 		if err := long.finish(); err != nil {
 			t.Fatalf("the end of a long connection after take-over %d: %v", i, err)
 		}
-		<-ended
+		select {
+		case <-ended:
+		case <-time.After(time.Minute):
+			t.Fatalf("the gateway before take-over %d does not end", i)
+		}
 		eventually(t, "connections are spliced", func() bool {
 			return allCounts(t, http.DefaultClient, metrics)[`sluice_bytes_total{direction="up",path="spliced"}`] > 0
 		})

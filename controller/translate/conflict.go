@@ -164,20 +164,6 @@ func (l *listener) fallsUnder(o *listener) bool {
 	return ok && under == l.hostname && meet(o, l) && sharePort(o, l)
 }
 
-// around returns the host names of listeners that have all names of hostname: itself, the
-// wildcards around it, and none.
-func around(hostname string) []string {
-	all := []string{hostname}
-	for rest := strings.TrimPrefix(hostname, "*."); ; {
-		_, parent, ok := strings.Cut(rest, ".")
-		if !ok {
-			break
-		}
-		all, rest = append(all, "*."+parent), parent
-	}
-	return append(all, "")
-}
-
 func addressText(g *gateway) string {
 	if len(g.addresses) == 0 {
 		return "all addresses"

@@ -106,8 +106,8 @@ func (t *translator) addAuthorities(s *config.Snapshot, names []string) {
 	}
 }
 
-// named is a host name on a port.
-type named struct {
+// nameAt is a host name on a port.
+type nameAt struct {
 	place
 	hostname string
 }
@@ -128,17 +128,16 @@ func (t *translator) refusing() []config.Listener {
 	}
 	var out []config.Listener
 	taken := newTaken()
-	byName := map[named][]*listener{}
+	byName := map[nameAt][]*listener{}
 	for _, l := range served {
 		taken.add(l, l.places()...)
-		n := named{l.place(), l.hostname}
+		n := nameAt{l.place(), l.hostname}
 		byName[n] = append(byName[n], l)
 	}
 	for _, l := range waiting {
-		above := slices.ContainsFunc(around(l.hostname), func(hostname string) bool {
-			return slices.ContainsFunc(byName[named{l.place(), hostname}], l.fallsUnder)
-		})
-		if taken.inTheWay(l) == nil && above {
+		if taken.inTheWay(l) == nil && slices.ContainsFunc(wildcards(l.hostname), func(hostname string) bool {
+			return slices.ContainsFunc(byName[nameAt{l.place(), hostname}], l.fallsUnder)
+		}) {
 			taken.add(l, l.places()...)
 			out = append(out, l.refusing())
 		}

@@ -11,5 +11,5 @@ tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
 git archive "$version" | tar -x -C "$tree"
 (cd "$tree" && CGO_ENABLED=0 go build -o "$tree/before" ./cmd/sluice)
-SLUICE_BEFORE=$tree/before SLUICE_BEFORE_VERSION=$version \
+SLUICE_REQUIRE_ROOT=1 SLUICE_BEFORE=$tree/before SLUICE_BEFORE_VERSION=$version \
 	go test -count=1 -timeout 20m -v -run TestAnUpgradeAndItsRollbackRefuseNobody ./cmd/sluice
