@@ -76,7 +76,7 @@ cluster-down: ## end the cluster and remove what it left
 e2e: ## the tests of deploy/e2e, in a cluster of their own; SLUICE_LONG=1 for outages of minutes
 	@deploy/e2e/run.sh
 smoke: ## the shortest of them, on one node
-	@NODES=1 SLUICE_CLUSTER=smoke deploy/e2e/run.sh -test.run 'Spliced|Bpftool|Little'
+	@NODES=1 SLUICE_CLUSTER=smoke deploy/e2e/run.sh -test.run 'Spliced|Bpftool|Little|MemoryLimit'
 quickstart: ## README's commands for a cluster, in one of its own: the first byte, and nothing left
 	@deploy/quickstart/run.sh
 workshop: ## TLS termination for TCP in twelve steps, in a cluster of its own: what deploy/workshop's page says
