@@ -140,7 +140,7 @@ func (a *Agent) openSplice() {
 	}
 	a.splicer = s
 	a.splice = SpliceStatus{On: true, Pins: s.SelfTest().Pins}
-	a.opts.Server.Dial = s.DialFrom
+	a.opts.Server.Dial = s.Dial
 	log.Info("splice is on", "maps", a.splice.Pins)
 }
 

@@ -4,8 +4,13 @@ package terminator
 
 import (
 	"context"
+	"maps"
 	"net"
+	"net/netip"
+	"os"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -156,4 +161,42 @@ func count(t *testing.T, c prometheus.Counter) float64 {
 		t.Fatal(err)
 	}
 	return m.GetCounter().GetValue()
+}
+
+// Each source of the endpoint's family is used, and where one has no port left another
+// one is; without any of that family the kernel chooses.
+func TestSourcesAreOfTheFamilyOfTheEndpointAndHavePorts(t *testing.T) {
+	s := &Server{Sources: []netip.Addr{netip.MustParseAddr("127.0.0.2"), netip.MustParseAddr("::ffff:127.0.0.3"), netip.MustParseAddr("::1")}}
+	for _, tt := range []struct {
+		to        string
+		exhausted string
+		want      []string
+	}{
+		{"192.0.2.1:1", "", []string{"127.0.0.2:0", "127.0.0.3:0"}},
+		{"[::ffff:192.0.2.1]:1", "", []string{"127.0.0.2:0", "127.0.0.3:0"}},
+		{"192.0.2.1:1", "127.0.0.3:0", []string{"127.0.0.2:0"}},
+		{"[2001:db8::1]:1", "", []string{"[::1]:0"}},
+		{"name.example:1", "", []string{"none"}},
+	} {
+		seen := map[string]bool{}
+		for range 200 {
+			_, err := s.dialFrom(t.Context(), func(_ context.Context, from *net.TCPAddr, _, _ string) (net.Conn, error) {
+				switch {
+				case from == nil:
+					seen["none"] = true
+				case from.String() == tt.exhausted:
+					return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)}
+				default:
+					seen[from.String()] = true
+				}
+				return nil, nil
+			}, tt.to)
+			if err != nil {
+				t.Fatalf("%s: %v", tt.to, err)
+			}
+		}
+		if got := slices.Sorted(maps.Keys(seen)); !slices.Equal(got, tt.want) {
+			t.Errorf("to %s, without ports at %q: from %q, want %q", tt.to, tt.exhausted, got, tt.want)
+		}
+	}
 }

@@ -62,15 +62,11 @@ var _ interface {
 // it. Further connections to its endpoint take that into account.
 var ErrReaderBlind = errors.New("connection reset: the backend reads in a way that does not see spliced bytes")
 
-// Dial connects to a backend, like net.Dialer.DialContext, and returns a *Conn.
-// It is not Multipath TCP, and keepalive is left to the caller.
-func (s *Splicer) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	return s.DialFrom(ctx, nil, network, address)
-}
-
-// DialFrom is Dial from a local address, with a port that no other connection to the same
-// endpoint has, or from what the kernel chooses when from is nil.
-func (s *Splicer) DialFrom(ctx context.Context, from *net.TCPAddr, network, address string) (net.Conn, error) {
+// Dial connects to a backend, like net.Dialer.DialContext, and returns a *Conn. from is a
+// local address, whose port may be 0 for one that no other connection to the same backend
+// has, or nil for the kernel's choice. It is not Multipath TCP, and keepalive is left to the
+// caller.
+func (s *Splicer) Dial(ctx context.Context, from *net.TCPAddr, network, address string) (net.Conn, error) {
 	c, err := s.dial(ctx, from, network, address)
 	if err != nil {
 		return nil, err // not a nil *Conn

@@ -14,8 +14,8 @@
 //	if u := (*splice.Unavailable)(nil); errors.As(err, &u) {
 //		log.Warn("splice off, relaying", "reason", u.Reason, "err", err)
 //	}
-//	err = s.SetEndpoints(endpoints)       // whom to splice to
-//	conn, err := s.Dial(ctx, "tcp", addr) // a *splice.Conn
+//	err = s.SetEndpoints(endpoints)            // whom to splice to
+//	conn, err := s.Dial(ctx, nil, "tcp", addr) // a *splice.Conn
 //
 // What is spliced is earned: a connection starts on TCP, and bytes to the
 // backend are redirected once it has read a few times by recvmsg(2). (The agent

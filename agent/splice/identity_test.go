@@ -229,7 +229,7 @@ func outsider(args []string) error {
 	}
 	var conns []net.Conn
 	for range outsiderConns {
-		c, err := s.Dial(context.Background(), "tcp", args[0])
+		c, err := s.Dial(context.Background(), nil, "tcp", args[0])
 		if err != nil {
 			return err
 		}

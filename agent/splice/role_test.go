@@ -166,7 +166,7 @@ func gateway(args []string) error {
 	if err := s.SetEndpoints([]Endpoint{{Address: netip.MustParseAddrPort(addr), Route: "test/gateway"}}); err != nil {
 		return err
 	}
-	c, err := s.Dial(context.Background(), "tcp", addr)
+	c, err := s.Dial(context.Background(), nil, "tcp", addr)
 	if err != nil {
 		return err
 	}
