@@ -26,9 +26,9 @@ var (
 	unresolvedDesc = prometheus.NewDesc("sluice_unresolved_names",
 		"Endpoint names whose last lookup failed.", nil, nil)
 	memoryDesc = prometheus.NewDesc("sluice_memory_used_bytes",
-		"Memory in use of the limit that is next, of a cgroup or GOMEMLIMIT, garbage left out.", nil, nil)
+		"Memory in use of that limit, garbage left out; none without a limit.", nil, nil)
 	memoryLimitDesc = prometheus.NewDesc("sluice_memory_limit_bytes",
-		"That limit. From nine tenths of it on new connections are reset.", nil, nil)
+		"The limit of the cgroup, or GOMEMLIMIT, that is next: from nine tenths of it on new connections are reset.", nil, nil)
 	upDesc = prometheus.NewDesc("sluice_listener_up",
 		"Whether the listener is served.", []string{"listener"}, nil)
 	restDesc = prometheus.NewDesc("sluice_predecessor_connections",
