@@ -70,13 +70,23 @@ func memoryCgroup(t *testing.T, limit int64) string {
 		if _, err := os.Stat(filepath.Join(dir, kind.limit)); err != nil {
 			continue // a plain folder, or without the controller
 		}
-		if err := os.WriteFile(filepath.Join(dir, kind.limit), []byte(strconv.FormatInt(limit, 10)), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		setMemoryLimit(t, dir, limit)
 		return dir
 	}
 	t.Skip("no cgroup of this machine limits memory")
 	return ""
+}
+
+// setMemoryLimit changes that of a cgroup.
+func setMemoryLimit(t *testing.T, cgroup string, limit int64) {
+	t.Helper()
+	file := filepath.Join(cgroup, "memory.max")
+	if _, err := os.Stat(file); err != nil {
+		file = filepath.Join(cgroup, "memory.limit_in_bytes")
+	}
+	if err := os.WriteFile(file, []byte(strconv.FormatInt(limit, 10)), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // within starts a command in a cgroup.
