@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -112,9 +111,6 @@ func source(s string) (file string, line int) {
 	return s, 0
 }
 
-// yamlLine is the line in what the reader of YAML says.
-var yamlLine = regexp.MustCompile(`^not YAML: .*\bline ([0-9]+)`)
-
 // unreadable lists what could not be read as objects.
 func (c *check) unreadable(err error) {
 	if err == nil {
@@ -133,9 +129,6 @@ func (c *check) unreadable(err error) {
 	switch {
 	case ok:
 		f := Finding{File: all.File, Line: all.Line, Severity: Error, Rule: "not-valid", Message: all.Cause}
-		if m := yamlLine.FindStringSubmatch(all.Cause); m != nil {
-			f.Line, _ = strconv.Atoi(m[1])
-		}
 		if all.Object != (translate.Key{}) {
 			f.Object = all.Object.String()
 			if text := c.files.Text[all.File]; text != nil {

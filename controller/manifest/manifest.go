@@ -96,7 +96,8 @@ func (d *decoder) fail(object translate.Key, line int, cause string) {
 func (d *decoder) document(doc document) {
 	raw, err := yaml.YAMLToJSONStrict(doc.text)
 	if err != nil {
-		d.fail(translate.Key{}, doc.line, "not YAML: "+yamlCause(err, doc))
+		line, cause := yamlCause(err, doc)
+		d.fail(translate.Key{}, line, "not YAML: "+cause)
 		return
 	}
 	if raw = bytes.TrimSpace(raw); string(raw) == "null" {
@@ -107,9 +108,10 @@ func (d *decoder) document(doc document) {
 
 var yamlLine = regexp.MustCompile(`line [0-9]+`)
 
-// yamlCause strips what the message around it says already, and counts lines
-// from the top of the file. Of the YAML it quotes at most the name of a key.
-func yamlCause(err error, doc document) string {
+// yamlCause returns the line of a mistake and what it is, counts lines from the top of
+// the file, and strips what the message around it says already. Of the YAML it quotes at
+// most the name of a key.
+func yamlCause(err error, doc document) (int, string) {
 	text := strings.Join(strings.Fields(err.Error()), " ")
 	for _, prefix := range []string{"error converting YAML to JSON: ", "yaml: ", "unmarshal errors: "} {
 		text = strings.TrimPrefix(text, prefix)
@@ -121,13 +123,22 @@ func yamlCause(err error, doc document) string {
 	case (strings.Contains(text, "cannot start any token") || strings.Contains(text, "tab character")) && bytes.Contains(doc.text, []byte("\t")):
 		text += "; indent with spaces, not with tabs"
 	}
-	return yamlLine.ReplaceAllStringFunc(text, func(line string) string {
+	at := 0
+	text = yamlLine.ReplaceAllStringFunc(text, func(line string) string {
 		n, err := strconv.Atoi(strings.TrimPrefix(line, "line "))
 		if err != nil {
 			return line
 		}
-		return fmt.Sprintf("line %d", doc.line-1+n)
+		n += doc.line - 1
+		if at == 0 {
+			at = n
+		}
+		return fmt.Sprintf("line %d", n)
 	})
+	if at == 0 {
+		return doc.line, text
+	}
+	return at, strings.TrimPrefix(text, fmt.Sprintf("line %d: ", at))
 }
 
 // object reads one object; where says which of a List it is.
