@@ -1,7 +1,31 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* How the streams of stream.pml end: the backend closes, or the agent is killed. */
+/*
+ * How the streams of stream.pml end: the backend closes, the agent resets one that does
+ * not see its bytes, or is killed.
+ */
 
 #ifndef DOWN
+/*
+ * judge in blind.go: told of a reader that does not see its bytes, look again in a
+ * while, and reset the connection if it has read none since.
+ */
+active proctype Agent() {
+	byte u, r, c;
+
+end:	do
+	:: blind ->
+		blind = false;
+		unread_by();
+		atomic {
+			if
+			:: u > 0 && received == told_at && !over -> reset = true; break
+			:: else
+			fi
+		}
+	:: ended || closed -> break
+	od
+}
+
 inline note_loss() {
 	unread_by();
 	if

@@ -360,29 +360,6 @@ proctype Reader() {
 	od
 }
 
-#ifndef DOWN
-/*
- * judge in blind.go: told of a reader that does not see its bytes, look again in a
- * while, and reset the connection if it has read none since.
- */
-active proctype Agent() {
-	byte u, r, c;
-
-end:	do
-	:: blind ->
-		blind = false;
-		unread_by();
-		atomic {
-			if
-			:: u > 0 && received == told_at && !over -> reset = true; break
-			:: else
-			fi
-		}
-	:: ended || closed -> break
-	od
-}
-#endif
-
 /* The reader's end joins when it likes. */
 active proctype Joiner() {
 	joined = true

@@ -44,29 +44,11 @@ func TestSuccessorsRefuseNobody(t *testing.T) {
 			defer func() { stop(); short() }()
 			began := time.Now()
 			for i := range times {
-				long, err := g.echoing()
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := long.exchange(100 << 10); err != nil {
-					t.Fatal(err)
-				}
-				ended := g.exited
-				g.succeed()
-				if err := long.exchange(100 << 10); err != nil {
-					t.Fatalf("a long connection after take-over %d: %v", i, err)
-				}
-				if i == 0 {
-					g.remembers(metrics, "sluice_predecessor_connections 1")
-				}
-				if err := long.finish(); err != nil {
-					t.Fatalf("the end of a long connection after take-over %d: %v", i, err)
-				}
-				select {
-				case <-ended:
-				case <-time.After(time.Minute):
-					t.Fatalf("the gateway before take-over %d does not end", i)
-				}
+				g.takenOver(func() {
+					if i == 0 {
+						g.remembers(metrics, "sluice_predecessor_connections 1")
+					}
+				})
 				time.Sleep(pause)
 			}
 			stop()
@@ -84,10 +66,37 @@ func TestSuccessorsRefuseNobody(t *testing.T) {
 	}
 }
 
+// takenOver has a successor take over under a long connection, which goes on until
+// meanwhile has returned, and the gateway before with it.
+func (g *gateway) takenOver(meanwhile func()) {
+	g.t.Helper()
+	long, err := g.echoing()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if err := long.exchange(100 << 10); err != nil {
+		g.t.Fatal(err)
+	}
+	ended := g.exited
+	g.succeed()
+	if err := long.exchange(100 << 10); err != nil {
+		g.t.Fatalf("a long connection after a take-over: %v", err)
+	}
+	meanwhile()
+	if err := long.finish(); err != nil {
+		g.t.Fatalf("the end of a long connection after a take-over: %v", err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(time.Minute):
+		g.t.Fatal("the gateway before the take-over does not end")
+	}
+}
+
 // arrivals makes new connections at a steady rate a second until ctx ends, however long
 // each takes, but for a quarter of a second's at once: a machine that cannot do that many
 // gets fewer. Those that come late because of others, up to a second's, are made up for.
-// The function that it returns waits for the last one and returns how many there were.
+// The function that it returns waits for the last one and returns how many were well.
 func (g *gateway) arrivals(ctx context.Context, rate int) func() int64 {
 	var wg sync.WaitGroup
 	var n atomic.Int64
@@ -109,6 +118,7 @@ func (g *gateway) arrivals(ctx context.Context, rate int) func() int64 {
 				}
 				if err != nil {
 					failed.Do(func() { g.t.Errorf("a new connection: %v", err) })
+					return
 				}
 				n.Add(1)
 			})

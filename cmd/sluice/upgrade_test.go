@@ -9,7 +9,6 @@ import (
 	"os"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/sluice-gateway/sluice/bench/figures"
 )
@@ -33,29 +32,10 @@ func TestAnUpgradeAndItsRollbackRefuseNobody(t *testing.T) {
 	short := g.arrivals(ctx, rate)
 	defer func() { stop(); short() }()
 	for i := range times {
-		long, err := g.echoing()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := long.exchange(100 << 10); err != nil {
-			t.Fatal(err)
-		}
-		ended := g.exited
 		if g.cmd.Args[0] = other; i%2 == 1 {
 			g.cmd.Args[0] = own
 		}
-		g.succeed()
-		if err := long.exchange(100 << 10); err != nil {
-			t.Fatalf("a long connection after take-over %d: %v", i, err)
-		}
-		if err := long.finish(); err != nil {
-			t.Fatalf("the end of a long connection after take-over %d: %v", i, err)
-		}
-		select {
-		case <-ended:
-		case <-time.After(time.Minute):
-			t.Fatalf("the gateway before take-over %d does not end", i)
-		}
+		g.takenOver(func() {})
 		eventually(t, "connections are spliced", func() bool {
 			return allCounts(t, http.DefaultClient, metrics)[`sluice_bytes_total{direction="up",path="spliced"}`] > 0
 		})
